@@ -129,3 +129,24 @@ def test_stage_1_is_taught_to_say_no():
     row |= {"id": "q", "clip_id": "a", "audio": "a.wav", "duration": 20, "question": "x", "phrase": "x"}
     with pytest.raises(RecordError, match="has none"):
         question_of(row)
+
+
+def test_a_changed_word_is_written_as_the_one_that_it_replaces() -> None:
+    words = tuple(Word(word.text.upper(), word.start, word.end) for word in WORDS)
+    own = [phrase("CLEANED THE HOUSE,", 1)]
+    pool = (("A DOG BARKS LOUDLY", "b", "train"),)
+    for seed in range(8):
+        made = absent_phrases(Clip("a", "a.wav", 20.0, words), own, pool, 0.75, seed)
+        changed = [str(q.phrase) for q in made if q.labelled(ABSENT) == ("one word changed",)]
+        assert changed == [text.upper() for text in changed]
+        assert all(text.endswith(",") for text in changed)
+
+
+def test_a_phrase_that_sounds_like_one_that_is_said_is_not_absent() -> None:
+    words = tuple(
+        Word(text, float(n), n + 0.8) for n, text in enumerate(["2", "people", "saw", "their", "sons"])
+    )
+    clip, pool = Clip("a", "a.wav", 20.0, words), (("two people", "b", "train"), ("there suns", "b", "train"))
+    for seed in range(8):
+        made = absent_phrases(clip, [phrase("people saw", 1)], pool, 0.75, seed)
+        assert {"two people", "there suns"}.isdisjoint(str(question.phrase) for question in made)

@@ -518,6 +518,11 @@ def test_a_highlight_after_a_speakers_name_is_one(tmp_path: Path) -> None:
     assert {w.speaker for w in alignment.words} == {"SPEAKER_01"}
 
 
+def test_a_word_that_is_said_again_after_a_pause_is_no_highlight_that_goes_off(tmp_path: Path) -> None:
+    text = srt(("00:00:00,000 --> 00:00:01,000", "<u>No!</u>"), ("00:00:02,000 --> 00:00:03,000", "No!"))
+    assert heard(alignment_of(tmp_path, "a.srt", text)) == [("No!", 0.0, 1.0), ("No!", 2.0, 3.0)]
+
+
 def test_emphasis_is_no_highlight(tmp_path: Path) -> None:
     alignment = alignment_of(tmp_path, "a.srt", cues("We <b>did</b> it", "and <b>so</b> on"))
     assert [w.text for w in alignment.words] == ["We", "did", "it", "and", "so", "on"]

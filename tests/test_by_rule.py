@@ -280,6 +280,32 @@ def test_a_near_miss_keeps_case_and_punctuation() -> None:
     assert any("Walking" in text or "Evening" in text or "Crowds" in text or "Again" in text for text in near)
 
 
+def test_a_near_miss_never_sounds_as_what_is_said() -> None:
+    text = "we saw their horse near some high walls where seven knights slept"
+    others = [replace(clip_of(spoken("there house hoarse were nights wails sores"), id="o"), audio="o.wav")]
+    heard = {"there": "their", "hoarse": "horse", "nights": "knights"}
+    for draft in drafts_of(clip_of(spoken(text)), others, 60):
+        wrong = draft.wrong if draft.task == "said at all" else ()
+        for one in (*wrong, draft.question.split('"')[1] if draft.answer == "no" else "?"):
+            assert " ".join(heard.get(word, word) for word in one.split()) not in text
+
+
+def test_a_word_is_not_counted_where_another_sounds_like_it() -> None:
+    clips = [counted(n, f"n{n}") for n in range(4)]
+    assert any('"tree"' in draft.question for draft in drafts_of(clips[1], clips))
+    for text in ("tree-house", "TREE's tree"):
+        added = Word(text.split()[0], 9.0, 9.3)
+        clip = replace(clips[1], words=(*clips[1].words, added))
+        asked = [draft for draft in drafts_of(clip, clips) if '"tree"' in draft.question]
+        assert (asked == []) == (text == "tree-house")
+    pear = [
+        replace(c, words=tuple(replace(w, text=w.text.replace("tree", "pear")) for w in c.words))
+        for c in clips
+    ]
+    heard = replace(pear[1], words=(*pear[1].words, Word("pair", 9.0, 9.3)))
+    assert not any('"pear"' in draft.question for draft in drafts_of(heard, pear))
+
+
 def test_what_is_not_said_has_the_words_that_are_said_instead_as_evidence() -> None:
     drafts = [draft for draft in drafts_of(CLIP, OTHERS, 60) if draft.task == "is it said"]
     assert {draft.answer for draft in drafts} == {"yes", "no"}

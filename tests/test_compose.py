@@ -290,6 +290,13 @@ def test_a_speaker_may_be_listed_with_the_name_of_the_corpus(folder: Path, tmp_p
     assert held_out.split_of(None, "libri-103", "train") == "test"  # it might be
 
 
+@pytest.mark.parametrize("published", ["test", "test-clean", "dev", "validation", "eval", "heldout-speaker"])
+def test_what_a_publisher_has_for_testing_never_becomes_training(published: str, tmp_path: Path) -> None:
+    listed = tmp_path / "heldout.txt"
+    listed.write_text("librispeech 103\n")
+    assert read_held_out(listed).split_of("LibriSpeech", "84", published) == "test"
+
+
 def test_words_of_which_nothing_can_be_heard_are_not_composed(folder: Path) -> None:
     clip = sentence(folder, "Eve", 3, 300.0)
     save_flac(folder / "silent.flac", np.zeros(round(clip.duration * SAMPLE_RATE), np.float32))

@@ -165,7 +165,7 @@ def test_clips_that_say_nothing_of_a_ratio_are_in_no_resample_of_it() -> None:
     """Two clips of ten have something below the line: of their ratios 1 and 0.5 no resample is 0, or undefined."""
     above, below = [2.0, 1.0, *[0.0] * 8], [2.0, 2.0, *[0.0] * 8]
     mean = Bootstrap().ratio(above, below, range(10))
-    assert (mean.value, mean.low, mean.high, mean.n) == (0.75, 0.5, 1.0, 10)
+    assert (mean.value, mean.low, mean.high, mean.n, mean.n_unscored) == (0.75, 0.5, 1.0, 2, 8)
     alone = Bootstrap().ratio([1.0, 0.0], [1.0, 0.0], "ab")
     assert (alone.value, alone.low, alone.high) == (1.0, None, None)
     assert Bootstrap().ratio([], [], []).value is None

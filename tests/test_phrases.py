@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgsr.data.questions.phrases import Phrases, fitting_phrases, phrase_questions, phrase_spans
+from tgsr.data.questions.phrases import (
+    Phrases,
+    Said,
+    fitting_phrases,
+    phrase_questions,
+    phrase_spans,
+    spread_phrases,
+    swapped,
+)
 from tgsr.records import Clip
 from tgsr.timeline import Span, Word
 
@@ -14,6 +24,10 @@ def clip_of(text: str) -> Clip:
     """Word i lasts from i to i + 0.75 s."""
     words = tuple(Word(t, float(i), i + 0.75) for i, t in enumerate(text.split()))
     return Clip("c", "audio/c.flac", len(words) + 1.0, words, split="heldout-recordings")
+
+
+def spoken(text: str) -> tuple[Word, ...]:
+    return tuple(Word(t, float(i), i + 0.75) for i, t in enumerate(text.split()))
 
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "aa", "c", "d"]), min_size=0, max_size=12).map(" ".join)
@@ -101,3 +115,72 @@ def test_a_question_says_which_clip_it_is_about() -> None:
         "heldout-recordings",
     )
     assert question.question == question.phrase == "a b"
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "n"),
+    [
+        ("there are two and their are too many", "there are two", 2),
+        ("on the right I write", "write", 2),
+        ("twenty people and 20 people", "20 people", 2),
+        ("a well-known man, well known", "well known", 2),
+        ("cafe\u0301 noir, caf\u00e9 noir, cafe noir", "caf\u00e9 noir", 3),
+        ("don\u2019t go don\u02bct go don't go", "don't go", 3),
+        ("zero\u200bwidth here zerowidth here", "zerowidth here", 2),
+        ("five percent, 5 %", "5 percent", 2),
+        ("мы дома, Мы — дома!", "мы дома", 2),
+        ("他 说 他 说", "他 说", 2),
+        ("we call it we called it", "we call it", 1),
+    ],
+)
+def test_what_sounds_the_same_is_said_twice(text: str, phrase: str, n: int) -> None:
+    assert Said(spoken(text), ()).count([phrase]) == n
+
+
+def test_a_phrase_that_another_voice_speaks_into_is_said_too() -> None:
+    ann = [replace(word, speaker="Ann") for word in spoken("good old times good old times")]
+    between = [Word("yes", 4.3, 4.6, "Bo")]  # after the second "good old"
+    words = tuple(sorted([*ann, *between], key=lambda word: word.start))
+    said = Said(words, ())
+    assert said.count(["good", "old"]) == 2
+    assert said.count(["old", "times"]) == 2
+    assert said.count(["old", "yes"]) == 1  # heard one after the other
+    assert said.count(["times", "yes"]) == 0
+    assert [
+        words[a:b] for a, b in fitting_phrases(words, Phrases(n_min=2, n_max=2)) if words[a].text == "good"
+    ] == []
+
+
+def test_the_words_of_a_voice_are_no_phrase_across_a_pause() -> None:
+    words = (Word("two", 0, 1, "Ann"), Word("four", 1, 2, "Bo"), Word("three", 2.5, 3, "Ann"))
+    assert Said(words, ()).count(["two", "three"]) == 0
+
+
+def test_the_span_holds_words_that_lie_in_each_other() -> None:
+    words = (Word("a", 0, 0.2), Word("long", 0.2, 2.0), Word("one", 0.5, 1.0))
+    clip = Clip("c", "c.wav", 3.0, words)
+    spans = {q.phrase: q.evidence for q in spread_phrases(clip, np.random.default_rng(0), Phrases())}
+    assert spans["long one"] == (Span(0.2, 2.0),)
+
+
+@pytest.mark.parametrize(
+    ("word", "other", "made"),
+    [
+        ("house,", "Dog.", None),  # a name would stand out in small letters
+        ("house,", "dog.", "dog,"),
+        ("House", "dog", "Dog"),
+        ("HOUSE", "dog", None),
+        ("HOUSE", "DOG", "DOG"),
+        ("house", "NASA", None),
+        ("House", "NASA", None),
+        ("I", "dog", None),
+        ("their", "there", None),
+        ("right", "write", None),
+        ("two", "2", None),
+        ("walked", "talked", None),
+    ],
+)
+def test_a_word_is_swapped_for_one_that_neither_sounds_like_it_nor_stands_out(
+    word: str, other: str, made: str | None
+) -> None:
+    assert swapped(word, other) == made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tgsr.data.splits import Leak, Split, leaks
-from tgsr.records import Clip
+from tgsr.records import SPEAKERS_GUESSED, Clip
 from tgsr.timeline import Word
 
 CLIPS = [Clip(f"c{i}", f"c{i}.wav", 2.0, speaker=f"s{i % 40}") for i in range(400)]
@@ -55,3 +55,12 @@ def test_voices_of_a_dialogue_are_all_looked_at() -> None:
     words = (Word("hi", 0, 1, "Ann"), Word("yo", 1, 2, "Bo"))
     clips = [Clip("a", "a.wav", 2.0, words), Clip("b", "b.wav", 2.0, speaker="Bo", split="test")]
     assert leaks(clips) == [Leak("speaker", "Bo", ("train", "test"))]
+
+
+def test_guessed_voices_and_channels_are_other_people_in_another_recording() -> None:
+    for voice, flags in (("VOICE1", (SPEAKERS_GUESSED,)), ("CH1", ())):
+        words = (Word("hi", 0, 1, voice),)
+        clips = [Clip(f"r{n}", f"r{n}.wav", 2.0, words, flags=flags) for n in range(200)]
+        parted = divided(Split("speaker", 0.5), clips)
+        assert 60 < sum(clip.split == "test" for clip in parted) < 140  # not all of them, nor none
+        assert leaks(parted) == []

@@ -183,6 +183,17 @@ def test_every_format_is_read_back_word_for_word_with_its_times(to: str, tmp_pat
 
 
 @pytest.mark.parametrize("to", ["srt", "vtt"])
+def test_highlighted_cues_of_one_word_are_read_once(to: str, tmp_path: Path) -> None:
+    words = (
+        Word("No.", 0.2, 0.5),
+        Word("Yes.", 3.0, 3.3),
+        Word("Yes.", 6.0, 6.4),
+    )  # each cue stays to be read
+    back = read_back(clip_of(*words), to, tmp_path, highlight=True)
+    assert [(word.text, word.start, word.end) for word in back] == [(w.text, w.start, w.end) for w in words]
+
+
+@pytest.mark.parametrize("to", ["srt", "vtt"])
 def test_cues_are_read_back_with_their_words_and_speakers(to: str, tmp_path: Path) -> None:
     words = said(f"{FILLING} " * 4, 0.5, "Ann") + said("I see. Go on.", 60.0, "Ann")
     back = read_back(clip_of(*words), to, tmp_path)

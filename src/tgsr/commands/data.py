@@ -145,10 +145,10 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     split, shards = Split(args.split_by, args.test_share, args.seed), shared.shards_of(args)
     if args.stage == "sta":
         wanted = Phrases(args.phrases, 2, args.max_words, args.least_confidence, seed=args.seed)
-        step = Step(making.phrases_of, making.Stage1(wanted, split), "tgsr.build.phrases_of", version=2)
+        step = Step(making.phrases_of, making.Stage1(wanted, split), "tgsr.build.phrases_of", version=3)
     else:
         choices = Choices(args.n_choices, tuple(args.without), args.seed)
-        step = Step(making.choices_of, making.Stage2(choices, split), "tgsr.build.choices_of", version=4)
+        step = Step(making.choices_of, making.Stage2(choices, split), "tgsr.build.choices_of", version=5)
     for llm in (args.llm, args.text_model) if args.stage == "qa" else ():
         if llm:  # now, so that one that cannot be had leaves no folder behind
             require_llm(llm, cache_folder())

@@ -31,7 +31,7 @@ from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import lines
 from tgsr.disk.whole import write_whole
 from tgsr.errors import AudioError, Bad, BuildError
-from tgsr.records import SPEAKERS_GUESSED, TURNS_LEFT_OUT, Clip, read_clips
+from tgsr.records import HELD_OUT, SPEAKERS_GUESSED, TURNS_LEFT_OUT, Clip, read_clips
 from tgsr.timeline import Seconds, Word
 
 EDGE: Seconds = 0.05  # of the recording that stays around a sentence's words
@@ -141,7 +141,7 @@ class HeldOut:
     heard: set[tuple[str | None, str]] = field(default_factory=set)
 
     def split_of(self, source: str | None, speaker: str, published: str) -> str:
-        """ "test" for a voice that is listed, or that its publisher has for testing; "train" for every other.
+        """ "test" for a voice that is listed, or that its publisher has for testing or validation; "train" for others.
 
         A corpus is listed by a part of its source's name; where a clip's source is not known, by any. Its speakers may
         have its name before theirs: "libri-103" is LibriSpeech's 103.
@@ -151,7 +151,7 @@ class HeldOut:
             if of_corpus and _own_name(name, corpus) == _own_name(_bare(speaker), corpus):
                 self.heard.add((corpus, name))
                 return "test"
-        return "test" if published == "test" else "train"
+        return "test" if HELD_OUT.match(published) else "train"
 
     def __str__(self) -> str:
         """What `tgsr compose` says of them: a list that names nobody here is likely one of other names."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tgsr.records import Clip
+from tgsr.records import SPEAKERS_GUESSED, Clip
 
 By = Literal["publisher", "speaker", "clip"]
+CHANNEL = re.compile(r"CH\d+")  # who speaks, by `tgsr transcribe --channels separate`
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +26,15 @@ class Split:
     seed: int = 0
 
     def of(self, clip: Clip) -> str:
-        """ "train" or "test", or what the publisher says. A clip whose speaker nobody knows is divided as a clip."""
+        """ "train" or "test", or what the publisher says. A clip whose speaker nobody knows is divided as a clip.
+
+        Guessed speakers and channels are nobody's names: VOICE1, or CH1, of two recordings are two people.
+        """
         if self.by == "publisher":
             return clip.split
         who = clip.id
         if self.by == "speaker":
-            voices = sorted({word.speaker for word in clip.words if word.speaker})
+            voices = sorted(voices_of(clip))
             # Voices that talk to each other must not be parted; the first one decides, the leak test has the last word.
             who = clip.speaker or (voices[0] if voices else clip.id)
         return "test" if drawn(self.seed, who) / 2**64 < self.share else "train"
@@ -38,6 +43,14 @@ class Split:
 def drawn(seed: int, name: str) -> int:
     """A number of 64 bits that follows from the name and the seed alone: what is drawn so does not depend on others."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
+
+
+def voices_of(clip: Clip) -> set[str]:
+    """Who is known to speak in the clip, by names that mean the same person in another."""
+    if SPEAKERS_GUESSED in clip.flags:
+        return {clip.speaker} if clip.speaker else set()
+    voices = (clip.speaker, *(word.speaker for word in clip.words))
+    return {voice for voice in voices if voice and not CHANNEL.fullmatch(voice)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +67,8 @@ def leaks(clips: Iterable[Clip], most: int = 100) -> list[Leak]:
     where: dict[tuple[str, str], str] = {}
     leaked: list[Leak] = []
     for clip in clips:
-        voices = {clip.speaker, *(word.speaker for word in clip.words)} - {None}
-        named = [("clip", clip.id), ("recording", clip.audio), *(("speaker", str(voice)) for voice in voices)]
+        voices = sorted(voices_of(clip))
+        named = [("clip", clip.id), ("recording", clip.audio), *(("speaker", voice) for voice in voices)]
         for what, name in named:
             before = where.setdefault((what, name), clip.split)
             if before != clip.split and len(leaked) < most:

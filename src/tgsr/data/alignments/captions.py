@@ -144,7 +144,7 @@ def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
         shown = _rolled(shown)
     cues = [_Cue(cue, tuple(_tokens(cue, names))) for cue in shown]
     groups = _lit_groups(cues)
-    if any(len(group) > 1 and len(group[0].tokens) > 1 and group[0].lit is not None for group in groups):
+    if any(_moves_on(group) for group in groups):
         for group in groups:
             is_lit = any(cue.lit is not None for cue in group)
             yield from _lit_up(source, group) if is_lit else _shared(source, group[:1])
@@ -218,6 +218,13 @@ def _lit_groups(cues: Sequence[_Cue]) -> list[list[_Cue]]:
         groups[-1].append(cue)
         last = last if lit is None else lit
     return groups
+
+
+def _moves_on(group: Sequence[_Cue]) -> bool:
+    """Whether the highlight goes through the cues, or off a single word that stays on, without a gap."""
+    if len(group) < 2 or group[0].lit is None:
+        return False
+    return len(group[0].tokens) > 1 or group[1].shown.start <= group[0].shown.end + ABUTS
 
 
 def _lit_up(source: str, group: Sequence[_Cue]) -> Iterator[Timed]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
 
 from tgsr.data.questions.draft import question_about
-from tgsr.data.questions.phrases import Said, in_time, plain_words
+from tgsr.data.questions.phrases import Said, in_time, sounds, swapped
 from tgsr.data.splits import drawn
 from tgsr.reasoning import common_subsequence
 from tgsr.records import ABSENT, Clip, Question
@@ -22,7 +21,6 @@ from tgsr.records import ABSENT, Clip, Question
 Kind = Literal["another clip's", "one word changed"]
 MOST_POOLED = 20_000  # phrases of other clips that are held to draw from
 MOST_DRAWS = 20  # for one phrase, before none is made
-ALIKE = 0.7  # of two words' spelling, from which on one may be heard for the other: "fast" and "past"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +86,16 @@ def _draws(
         yield None if of_clip == clip.id else phrase, "another clip's"
         own = str(asked[int(rng.integers(len(asked)))].phrase).split()
         place = int(rng.integers(len(own)))
-        others = phrase.split()
-        other = others[int(rng.integers(len(others)))] if others else own[place]
-        is_other = _sounds(other) != _sounds(own[place]) and bool(_sounds(other))
-        changed = " ".join([*own[:place], _sounds(other), *own[place + 1 :]])
-        far = SequenceMatcher(None, _sounds(other), _sounds(own[place])).ratio() < ALIKE
-        yield changed if is_other and far else None, "one word changed"
-
-
-def _sounds(word: str) -> str:
-    return "".join(plain_words([word]))
+        others = phrase.split() or own
+        changed = swapped(own[place], others[int(rng.integers(len(others)))])
+        yield changed and " ".join([*own[:place], changed, *own[place + 1 :]]), "one word changed"
 
 
 def _is_surely_absent(phrase: str, said: Said, kind: Kind) -> bool:
     """Not said as it is; and of another clip's phrase not even half of the words in order, so that no slip of the
     transcript can hide it.
     """
-    plain = tuple(plain_words([phrase]))
-    if not plain or said.count_plain(plain):
+    heard = tuple(sounds([phrase]))
+    if not heard or said.count_sounds(heard):
         return False
-    return kind == "one word changed" or 2 * common_subsequence(plain, said.words) < len(plain)
+    return kind == "one word changed" or 2 * common_subsequence(heard, said.sounds) < len(heard)

@@ -217,7 +217,9 @@ def add_open_questions(
     from tgsr.data.questions.by_llm import Open, open_questions_of
 
     settings = Open(llm, cache, n_a_clip, seed, split)
-    step = Step(open_questions_of, settings, "tgsr.open_questions.open_questions_of", models=(llm,))
+    step = Step(
+        open_questions_of, settings, "tgsr.open_questions.open_questions_of", version=2, models=(llm,)
+    )
     rows = rows_of(chain.from_iterable(clips_of(path, "clips", out) for path in clips))
     written = _run_beside(step, rows, out / ".open" / "questions.jsonl", out, how)
     _join(out / "questions.jsonl", out / "questions.jsonl", written)

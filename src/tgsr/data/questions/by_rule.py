@@ -25,6 +25,8 @@ from tgsr.data.questions.phrases import (
     followed_phrases,
     in_time,
     plain_words,
+    sounds,
+    swapped,
     unbroken,
 )
 from tgsr.data.splits import drawn
@@ -89,12 +91,12 @@ def after(clips: Sequence[Clip], place: int, n: int) -> tuple[Clip, ...]:
 def in_order(clip: Clip, draft: Draft, settings: Choices) -> Question:
     """The draft as a question. Where its right choice stands follows from its id, so that letters balance.
 
-    No two choices are alike but for case and punctuation.
+    No two choices sound alike.
     """
     id_ = question_id(clip, draft.task)
     unlike: dict[str, str] = {}
     for text in (draft.answer, *draft.wrong):
-        unlike.setdefault(" ".join(plain_words([text])) or text, text)
+        unlike.setdefault(" ".join(sounds([text])) or text, text)
     wrong = list(unlike.values())[1 : settings.n]
     order = np.random.default_rng(drawn(settings.seed, f"{id_} order")).permutation(len(wrong))
     choices = [wrong[int(index)] for index in order]
@@ -301,11 +303,13 @@ class _Elsewhere:
         long = [n for n, word in enumerate(bare) if len(word) >= LONG_WORD]
         for place in map(int, rng.permutation(long or len(words))):
             old = bare[place]
-            alike = [word for word in self.words if len(word) == len(old) and word.lower() != old.lower()]
-            for new in (alike[int(index)] for index in rng.permutation(len(alike))):
-                cased = (new[0].upper() if old[0].isupper() else new[0].lower()) + new[1:]
-                changed = [*words[:place], words[place].replace(old, cased), *words[place + 1 :]]
-                if not said.count(changed):
+            alike = [word for word in self.words if len(word) == len(old)]
+            candidates = [alike[int(index)] for index in rng.permutation(len(alike))]
+            # Where a capital stands, first those that have one: "to London", "to Warsaw", not "to Walked".
+            for new in sorted(candidates, key=lambda word: word[0].isupper() != old[0].isupper()):
+                one = swapped(words[place], new)
+                changed = [*words[:place], one or "", *words[place + 1 :]]
+                if one is not None and not said.count(changed):
                     return " ".join(changed)
         return None
 
@@ -327,7 +331,7 @@ def _next(heard: _Heard, elsewhere: _Elsewhere, rng: np.random.Generator) -> lis
     ]
     mixed = itertools.chain.from_iterable(itertools.zip_longest(here, elsewhere.follow))
     wrong = (_text(pair) for pair in mixed if pair is not None)
-    unlike = dict.fromkeys(text for text in wrong if plain_words([text]) != plain_words([_text(follow)]))
+    unlike = dict.fromkeys(text for text in wrong if sounds([text]) != sounds([_text(follow)]))
     question = f'Which words are said right after "{_text(cue)}"?'
     return [Draft("said next", question, _text(follow), tuple(unlike), (_span(cue), _span(follow)))]
 
@@ -377,7 +381,8 @@ def _how_often(heard: _Heard, strangers: Sequence[Clip], rng: np.random.Generato
     rarest = {
         word: min(numbers[n] for n in range(len(TIMES))) for word, numbers in known.items() if len(word) > 2
     }
-    words = sorted(word for word, n in rarest.items() if n)
+    # A word that sounds as another one does that is said, or as a part of one, cannot be counted by ear.
+    words = sorted(word for word, n in rarest.items() if n and heard.said.count([word]) == here[word])
     order = sorted(words, key=lambda word: rng.exponential() / rarest[word])
     asked = next(
         (w for w in order if rng.random() * known[w][here[w]] < rarest[w] and here[w] < len(TIMES)), None
@@ -412,8 +417,8 @@ def _apart(
     chosen: list[tuple[Word, ...]] = []
     for index in rng.permutation(len(fitting)):
         phrase = fitting[int(index)]
-        start, end = phrase[0].start, phrase[-1].end
-        if all(end + PAUSE < other[0].start or other[-1].end + PAUSE < start for other in chosen):
+        span, spans = _span(phrase), map(_span, chosen)
+        if all(span.end + PAUSE < other.start or other.end + PAUSE < span.start for other in spans):
             chosen.append(phrase)
         if len(chosen) == n:
             break
@@ -425,7 +430,8 @@ def _text(phrase: Sequence[Word]) -> str:
 
 
 def _span(phrase: Sequence[Word]) -> Span:
-    return Span(phrase[0].start, phrase[-1].end)
+    """From the first of the words to where the last one ends: words of one voice may lie in each other."""
+    return Span(phrase[0].start, max(word.end for word in phrase))
 
 
 # --- sounds and music ----------------------------------------------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import cache, lru_cache
 from itertools import accumulate, chain, pairwise
 
 import numpy as np
@@ -13,12 +17,17 @@ import numpy as np
 from tgsr.data.alignments.marks import kind
 from tgsr.data.questions.draft import question_about
 from tgsr.data.transcribe.repair import gaps
+from tgsr.data.transcribe.spelling import in_plain_letters, spell
 from tgsr.records import Clip, Question
-from tgsr.timeline import Hole, Seconds, Span, Word
+from tgsr.timeline import Hole, Seconds, Word, cover
 
 QUOTES = "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a\u300a\u300b\u300c\u300d\u300e\u300f"
 FOREIGN = "\u00a1\u00bf\u3001\u3002\uff01\uff08\uff09\uff0c\uff1a\uff1b\uff1f\u060c\u061b\u061f\u0964"
 PUNCTUATION = ".,!?;:\"'()[]-\u2013\u2014\u2026" + QUOTES + FOREIGN
+APOSTROPHES = re.compile("[\u2019\u02bc\u2032\u00b4`]")
+JOINTS = re.compile(r"[-/\u2010-\u2015]+")  # of words that are written as one
+ALIKE = 0.7  # of two words' spelling, from which on one may be heard for the other: "fast" and "past"
+LONGEST_PAUSE: Seconds = 1.0  # in a phrase
 
 
 def phrase_spans(
@@ -61,27 +70,99 @@ def in_time(clip: Clip) -> tuple[tuple[Word, ...], tuple[Hole, ...]]:
 
 
 class Said:
-    """All that is known to be said in a clip, in holes too, as plain words in order of time."""
+    """All that is known to be said in a clip, in holes too, as plain words in order of time.
+
+    Phrases are counted as they are heard (`sounds`), and where somebody else speaks in between, too: a voice goes on
+    after no more than LONGEST_PAUSE.
+    """
 
     def __init__(self, words: Sequence[Word], holes: Sequence[Hole]) -> None:
-        texts = [
-            (hole.start, hole.text) for hole in holes if hole.text
+        spoken: list[Word | Hole] = [
+            hole for hole in holes if hole.text
         ]  # before the word that begins as they do
-        texts += [(word.start, word.text) for word in words]
-        self.words = plain_words(text for _, text in sorted(texts, key=lambda timed: timed[0]))
+        spoken = sorted([*spoken, *words], key=lambda one: one.start)
+        self.words = plain_words(str(one.text) for one in spoken)
+        self.sounds: list[str] = []
+        self._voices: list[list[int]] = []  # what each voice says without a pause, as places in _sounds
+        last: dict[str | None, tuple[Seconds, list[int]]] = {}
+        for one in spoken:
+            end, voice = last.get(one.speaker, (0.0, []))
+            if not voice or one.start - end > LONGEST_PAUSE:
+                self._voices.append(voice := [])
+            heard = sounds([str(one.text)])
+            voice += range(len(self.sounds), len(self.sounds) + len(heard))
+            self.sounds += heard
+            last[one.speaker] = (one.end, voice)
+        if len(last) == 1:
+            self._voices = []
         self._counts: dict[int, Counter[tuple[str, ...]]] = {}
 
     def count(self, phrase: Iterable[str]) -> int:
         """How often the words of `phrase` follow each other, whatever their case and the punctuation around them."""
-        return self.count_plain(tuple(plain_words(phrase)))
+        return self.count_sounds(tuple(sounds(phrase)))
 
-    def count_plain(self, wanted: tuple[str, ...]) -> int:
-        """The same for plain words; 0 for none of them."""
+    def count_sounds(self, wanted: tuple[str, ...]) -> int:
+        """The same for what `sounds` gives; 0 for none."""
         n = len(wanted)
         if n not in self._counts:
-            starts = range(len(self.words) - n + 1 if n else 0)
-            self._counts[n] = Counter(tuple(self.words[first : first + n]) for first in starts)
+            starts = range(len(self.sounds) - n + 1 if n else 0)
+            counts = Counter(tuple(self.sounds[first : first + n]) for first in starts)
+            for voice in self._voices if n else ():
+                runs = (voice[first : first + n] for first in range(len(voice) - n + 1))
+                counts.update(tuple(self.sounds[i] for i in run) for run in runs if run[-1] - run[0] >= n)
+            self._counts[n] = counts
         return self._counts[n][wanted]
+
+
+def sounds(texts: Iterable[str]) -> list[str]:
+    """The words of the texts as they are heard: numbers and signs spelled out, joined words apart, accents off.
+
+    Of English words that sound the same by PocketSphinx' dictionary ("their", "there") one stands for all. A word of
+    another script is its plain word.
+    """
+    return [sound for text in texts for word in text.split() for sound in _sounds(word)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _sounds(word: str) -> tuple[str, ...]:
+    bare = "".join(char for char in unicodedata.normalize("NFKC", word) if unicodedata.category(char) != "Cf")
+    plain = plain_word(APOSTROPHES.sub("'", bare))
+    letters = in_plain_letters(plain)
+    said = spell(letters) if letters.isascii() else JOINTS.split(plain)
+    return tuple(_one_of_alike().get(part, part) for part in said or [plain] if part)
+
+
+@cache
+def _one_of_alike() -> dict[str, str]:
+    """For each English word that sounds as one before it in the dictionary does, that one."""
+    from pocketsphinx import get_model_path
+
+    with open(get_model_path("en-us/cmudict-en-us.dict"), encoding="utf-8") as lines:
+        first: dict[str, str] = {}
+        pairs = (line.rstrip("\n").split(" ", 1) for line in lines)
+        alike = ((word, first.setdefault(phones, word)) for word, phones in pairs if "(" not in word)
+        return {word: one for word, one in alike if one != word}
+
+
+def swapped(word: str, other: str) -> str | None:
+    """The word with the other one in its place, within its punctuation, and with a capital where it has one.
+
+    None where one may be heard for the other, and where it would stand out to who only reads: a name that begins small,
+    small letters among capitals.
+    """
+    old, new = word.strip(PUNCTUATION), other.strip(PUNCTUATION)
+    if not old or not new or sounds([old]) == sounds([new]):
+        return None
+    if SequenceMatcher(None, new.lower(), old.lower()).ratio() >= ALIKE:
+        return None
+    if old == old.lower():
+        fits = new == new.lower()
+    elif old == old.upper():
+        fits = len(old) > 1 and new == new.upper()  # one alone is "I"
+    else:
+        fits = new != new.upper()
+        new = new[0].upper() + new[1:]
+    return word.replace(old, new, 1) if fits else None
 
 
 def plain_words(texts: Iterable[str]) -> list[str]:
@@ -128,7 +209,7 @@ class Phrases:
     n_min: int = 2
     n_max: int = 12
     least_confidence: float = 0.5
-    longest_pause: Seconds = 1.0
+    longest_pause: Seconds = LONGEST_PAUSE
     shortest: Seconds = 0.3
     longest: Seconds = 15.0
     seed: int = 0
@@ -160,9 +241,9 @@ def fitting_phrases(
 ) -> list[tuple[int, int]]:
     """(first, last + 1) of every phrase that `wanted` allows, by place; words in order of time."""
     sure = [word.confidence is None or word.confidence >= wanted.least_confidence for word in words]
-    parts = [plain_words([word.text]) for word in words]
+    parts = [sounds([word.text]) for word in words]
     flat, places = list(chain.from_iterable(parts)), [0, *accumulate(map(len, parts))]
-    good = [bool(plain) and is_sure for plain, is_sure in zip(parts, sure, strict=True)]
+    good = [bool(heard) and is_sure for heard, is_sure in zip(parts, sure, strict=True)]
     joins = [
         is_whole and a.speaker == b.speaker and b.start - a.end <= wanted.longest_pause
         for is_whole, (a, b) in zip(unbroken(words, holes), pairwise(words), strict=True)
@@ -177,7 +258,7 @@ def fitting_phrases(
                 all(good[first:stop])
                 and all(joins[first : stop - 1])
                 and wanted.shortest <= seconds <= wanted.longest
-                and said.count_plain(tuple(flat[places[first] : places[stop]])) <= 1
+                and said.count_sounds(tuple(flat[places[first] : places[stop]])) <= 1
             ):
                 fitting.append((first, stop))
     return sorted(fitting)
@@ -209,7 +290,7 @@ def _questions(clip: Clip, words: Sequence[Word], phrases: Sequence[tuple[int, i
     questions = []
     for index, (first, stop) in enumerate(phrases):
         text = " ".join(word.text for word in words[first:stop]).strip(PUNCTUATION)
-        evidence = [Span(words[first].start, words[stop - 1].end)]
+        evidence = [span] if (span := cover(word.span for word in words[first:stop])) else []
         fields = {"question": text, "phrase": text, "task": f"phrase of {stop - first} words"}
         questions.append(question_about(clip, f"phrase{index}", evidence, kind="phrase", **fields))
     return questions
