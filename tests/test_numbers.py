@@ -230,7 +230,15 @@ def over_seeds() -> list[list[float]]:
             *told(row, "k1"),
             *told(row, "accuracy"),
         ]
-        for row in ("base", "sta", "without-sta", "without-grounding", "paper", "grounded")
+        for row in (
+            "base",
+            "sta",
+            "without-sta",
+            "without-grounding",
+            "without-compaction",
+            "paper",
+            "grounded",
+        )
     ]
 
 
