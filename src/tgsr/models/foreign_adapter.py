@@ -30,14 +30,13 @@ from tgsr.models.lalm import Lalm
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 DECODER = "model.language_model."
-CHOSEN_BY = (  # what a configuration chooses other modules and tokens by: those that are read are named one by one
-    *(
-        "exclude_modules",
-        "layers_to_transform",
-        "layers_pattern",
-        "modules_to_save",
-        "trainable_token_indices",
-    ),
+# What a configuration chooses other modules and tokens by: those that are read are named one by one.
+CHOSEN_BY = (
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "modules_to_save",
+    "trainable_token_indices",
 )
 WHOLE = "thinker."  # before all names of a class that also speaks
 _LORA = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")

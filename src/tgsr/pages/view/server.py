@@ -96,9 +96,8 @@ KINDS_OF_FILE = {
     ".woff2": "font/woff2",
 }
 MOST_PEAKS = 24_000
-MOST_HEAD = (
-    2**16
-)  # bytes of a request's head: a question of MOST_LETTERS, in an address, may have 12 a letter
+# Bytes of a request's head: a question of MOST_LETTERS, in an address, may have 12 a letter.
+MOST_HEAD = 2**16
 BACKLOG = 200  # connections; so many are also accepted together, before those that are too many can be cut
 LOOKS_EVERY = 0.05  # seconds, for new events
 KEPT_AWAKE = 15.0  # seconds after which a silent stream says that it lives
