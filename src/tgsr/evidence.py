@@ -13,6 +13,7 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from tgsr.grounding import valid_spans
 from tgsr.overlap import high_overlap, trace_iou
 from tgsr.reasoning import (
     ReasoningStep,
@@ -80,7 +81,7 @@ def cited_evidence(
     steps = reasoning_steps(text)
     mentions = [step.mention for step in steps]
     invalid = {(mention.start, mention.end) for mention in mentions if not mention.is_valid}
-    spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
+    spans = tuple(dict.fromkeys(valid_spans(mentions)))
     past_end = [
         mention for mention in mentions if mention.is_valid and is_past_end(mention.end, duration or math.inf)
     ]

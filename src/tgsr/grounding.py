@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -221,22 +221,25 @@ def says_absent(text: str, phrase: str | None = None) -> bool:
 
 def mentions_in(response: Response) -> list[Mention]:
     """What a response states: `find_asked` of the answer to a phrase question, `find_mentions` of any other."""
-    question = response.question
-    return (
-        find_asked(response.text, question.phrase)
-        if question.kind == "phrase"
-        else find_mentions(response.text)
-    )
+    return _asked_or(find_mentions, response)
 
 
 def regions_in(response: Response) -> list[Mention]:
     """What a response cites: `find_asked` of the answer to a phrase question, `find_regions` of any other."""
-    question = response.question
-    return (
-        find_asked(response.text, question.phrase)
-        if question.kind == "phrase"
-        else find_regions(response.text)
-    )
+    return _asked_or(find_regions, response)
+
+
+def _asked_or(find: Callable[[str], list[Mention]], response: Response) -> list[Mention]:
+    question, text = response.question, response.text
+    return find_asked(text, question.phrase) if question.kind == "phrase" else find(text)
+
+
+def valid_spans(mentions: Iterable[Mention]) -> list[Span]:
+    """The intervals of the valid mentions (0 <= start < end), in their order, duplicates kept; [] without any.
+
+    Seconds; not cut to any clip, whose length the text doesn't know.
+    """
+    return [mention.span for mention in mentions if mention.span is not None]
 
 
 def asked_span(mentions: Sequence[Mention]) -> Span | None:
@@ -247,7 +250,7 @@ def asked_span(mentions: Sequence[Mention]) -> Span | None:
 def places_stated(mentions: Sequence[Mention], n_places: int) -> list[Span]:
     """What answers "where is it?": `asked_span` as a list, of a question about several places all that are stated."""
     if n_places > 1:
-        return [mention.span for mention in mentions if mention.span is not None]
+        return valid_spans(mentions)
     span = asked_span(mentions)
     return [] if span is None else [span]
 
@@ -303,11 +306,8 @@ def _distinct(read: Sequence[Stated]) -> list[Mention]:
 
 
 def find_spans(text: str) -> list[Span]:
-    """The valid intervals of `find_mentions` (0 <= start < end), in order of appearance, duplicates kept.
-
-    Seconds; not cut to any clip, whose length the text doesn't know. [] where there are none.
-    """
-    return [Span(m.start, m.end) for m in find_mentions(text) if m.is_valid]
+    """The `valid_spans` of `find_mentions`, in order of appearance."""
+    return valid_spans(find_mentions(text))
 
 
 def count_distinct(text: str) -> int:

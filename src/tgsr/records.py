@@ -37,6 +37,8 @@ HELD_OUT = re.compile(
     r"(test(ing)?|dev(el)?|val(id|idation)?|eval(uation)?|held.?out)(?![a-z])", re.IGNORECASE
 )
 """How a split's name begins from which nothing is to be learned: dev-clean, validation, heldout-speaker."""
+CHANNEL = re.compile(r"CH(\d+)")
+"""How a speaker is named who is known by the channel alone: CH1 is the first."""
 BEGUN = "begun"
 """The label whose value is how the response to a question begins."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.responder import ClipQuestion, Responder, require_heard
 from tgsr.errors import ModelError
-from tgsr.grounding import Mention, find_asked, find_mentions
+from tgsr.grounding import Mention, find_asked, find_mentions, valid_spans
 from tgsr.llm.decoding import GREEDY, Cut, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.notation.times import AFTER, BEFORE, NUMBER_HEAD, Time, plain, times_of
@@ -144,7 +144,7 @@ def cited_spans(
     if isinstance(answer, Failed):
         raise ModelError(f"{name}: no response: {answer.reason}")
     mentions = find_asked(answer, question) if phrase else find_mentions(answer)
-    spans = tuple(dict.fromkeys(mention.span for mention in mentions if mention.span is not None))
+    spans = tuple(dict.fromkeys(valid_spans(mentions)))
     return answer, spans, sum(not mention.is_valid for mention in mentions)
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tgsr.records import SPEAKERS_GUESSED, Clip
+from tgsr.records import CHANNEL, SPEAKERS_GUESSED, Clip
 
 By = Literal["publisher", "speaker", "clip"]
-CHANNEL = re.compile(r"CH\d+")  # who speaks, by `tgsr transcribe --channels separate`
 
 
 @dataclass(frozen=True, slots=True)

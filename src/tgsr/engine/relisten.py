@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgsr.errors import OptionError
-from tgsr.grounding import find_regions
+from tgsr.grounding import find_regions, valid_spans
 from tgsr.models.lalm import Lalm
 from tgsr.timeline import Span
 
@@ -58,7 +58,7 @@ def closed_spans(text: str) -> list[Span]:
     if tail is None or not _ENDS_A_NUMBER.search(tail[0]) or text.endswith(_HALF_A_CHARACTER):
         return []
     mentions = [one for one in find_regions(text) if not _MAY_BE_A_UNIT.fullmatch(text, one.text_end)]
-    return [mention.span for mention in mentions if mention.span is not None]
+    return valid_spans(mentions)
 
 
 def frames_in(lalm: Lalm, span: Span, n_frames: int) -> tuple[int, int]:

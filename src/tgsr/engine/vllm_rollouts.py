@@ -101,7 +101,7 @@ def export_decoder(lalm: Lalm, folder: Path) -> str:
     """
     config = _text_config(lalm)
     config.dtype = lalm.lm_head.weight.dtype
-    config.tie_word_embeddings = _tied(lalm)
+    config.tie_word_embeddings = lalm.ties_head
     name = decoder_name(lalm)
     with whole_files(folder) as files:
         config.save_pretrained(str(files))
@@ -151,10 +151,6 @@ def _digest(start: bytes, weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _tied(lalm: Lalm) -> bool:
-    return bool(lalm.lm_head.weight is lalm.language_model.get_input_embeddings().weight)
-
-
 def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
     """Names as in the text model; PEFT puts a layer's own weight one or two levels deeper, as base_layer."""
     weights: dict[str, Tensor] = {}
@@ -162,7 +158,7 @@ def _decoder_weights(lalm: Lalm) -> dict[str, Tensor]:
         if ".lora_" not in name and not name.startswith(NOT_THE_TEXTS):
             weights |= _each_expert("model." + name.replace(".base_layer", ""), weight)
     head: Any = lalm.lm_head.weight
-    return weights if _tied(lalm) else {**weights, "lm_head.weight": head.detach()}
+    return weights if lalm.ties_head else {**weights, "lm_head.weight": head.detach()}
 
 
 def _each_expert(name: str, weight: Tensor) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from tgsr.evaluation.behaviour.consistency import reasoning_of
 from tgsr.evaluation.reward_hacking import POLICIES
 from tgsr.evaluation.scoring.items import ScoredChoice, score_response
 from tgsr.evaluation.scoring.responses import UNKNOWN_LENGTH, Answered, official_of
-from tgsr.grounding import count_mentions, find_points, mentions_in, regions_in
+from tgsr.grounding import count_mentions, find_points, mentions_in, regions_in, valid_spans
 from tgsr.reading.thoughts import MARK
 from tgsr.reasoning import reasoning_steps
 from tgsr.records import Question, Response
@@ -191,7 +191,7 @@ def audited(
     question, text = response.question, response.text
     mentions = regions_in(response)
     length = None if UNKNOWN_LENGTH in question.labels else question.duration
-    spans = [mention.span for mention in mentions if mention.span is not None]
+    spans = valid_spans(mentions)
     has_length = bool(mentions) and length is not None
     choice = next((item for item in score_response(response, words) if isinstance(item, ScoredChoice)), None)
     cited = choice.evidence.cited if choice is not None and choice.evidence is not None else None
@@ -268,9 +268,8 @@ def _reward(response: Response, evidence_hit: bool | None, quote_truth: bool | N
         is_grounded = quote_truth
     (answer,), (citing,) = paid["answer"], paid["timestamp_grounding"]
     is_ungrounded = None if is_grounded is None or not citing else not is_grounded
-    guess = 1 / len(
-        question.choices
-    )  # of letters: Eq. 1 pays one, also where two choices have the right text
+    # Of letters: Eq. 1 pays one, also where two choices have the right text.
+    guess = 1 / len(question.choices)
     return Reward(answer, citing, guess + _blind(question), is_ungrounded)
 
 

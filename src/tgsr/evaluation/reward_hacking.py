@@ -23,7 +23,7 @@ from tgsr.data.splits import drawn
 from tgsr.dense_reward import dense_grounding_reward, grounded_reward
 from tgsr.disk.whole import StrPath, whole, write_whole
 from tgsr.errors import RecordError
-from tgsr.grounding import find_regions
+from tgsr.grounding import find_regions, valid_spans
 from tgsr.overlap import trace_iou
 from tgsr.prompts import REASONING_OPENING
 from tgsr.reasoning import words_in
@@ -336,7 +336,7 @@ def rewards_of(question: Question, words: Words, text: str) -> dict[str, float |
         "dense": dense,
         "dense, words only": dense_words,
         "paper + dense": answer + official + dense,
-        "trace IoU": trace_iou([m.span for m in find_regions(text) if m.span is not None], question.evidence),
+        "trace IoU": trace_iou(valid_spans(find_regions(text)), question.evidence),
     }
 
 

@@ -118,7 +118,7 @@ def merge_lora(lalm: Lalm) -> None:
             "whose memory holds it (CUDA_VISIBLE_DEVICES= for the CPU's)"
         )
     head: Any = getattr(lalm.lm_head, "linear", lalm.lm_head)
-    if hasattr(head, "lora_A") and head.weight is lalm.language_model.get_input_embeddings().weight:
+    if hasattr(head, "lora_A") and lalm.ties_head:
         raise ModelError(
             f"{lalm.name}: its LoRA is on the head, whose matrix is the embedding's, too (tie_word_embeddings): merged "
             "it would be another model; take the adapter as it is (--model), or untie the base and train it again"

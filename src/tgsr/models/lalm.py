@@ -174,6 +174,11 @@ class Lalm(ABC):
         return self.inner.lm_head
 
     @property
+    def ties_head(self) -> bool:
+        """Whether the head's matrix is the embedding's, too."""
+        return bool(self.lm_head.weight is self.language_model.get_input_embeddings().weight)
+
+    @property
     def audio_place(self) -> str:
         """What the chat template writes where the audio's embeddings go."""
         return self.audio_token

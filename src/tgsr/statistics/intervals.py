@@ -229,10 +229,7 @@ def mcnemar_exact(n_first_only: int, n_second_only: int) -> float | None:
     n, fewer = n_first_only + n_second_only, min(n_first_only, n_second_only)
     if n == 0:
         return None
-    # in logarithms: 2^-n is 0 in floating point from n = 1075 on
-    total = math.lgamma(n + 1) - n * math.log(2)
-    logs = [total - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)]
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
+    return min(1.0, 2 * binomial_tail(n - fewer, n, 0.5))
 
 
 def binomial_tail(n_hits: int, n: int, share: float) -> float:
@@ -241,6 +238,7 @@ def binomial_tail(n_hits: int, n: int, share: float) -> float:
         return float(n_hits <= n)
     if n_hits > n or share <= 0:
         return 0.0
+    # in logarithms: 2^-n is 0 in floating point from n = 1075 on
     total, hit, miss = math.lgamma(n + 1), math.log(share), math.log1p(-share)
     logs = [
         total - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * hit + (n - k) * miss

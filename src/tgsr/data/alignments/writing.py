@@ -21,10 +21,8 @@ from tgsr.data.alignments.cues import (
 )
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.transcribe.speech import shortened
-from tgsr.records import Clip, as_row
+from tgsr.records import CHANNEL, Clip, as_row
 from tgsr.timeline import Seconds, Word, cover, in_order
-
-CHANNEL = re.compile(r"CH(\d+)")  # how channels are named
 
 
 def written(clip: Clip, to: Format, layout: Layout = USUAL, highlight: bool = False) -> str:

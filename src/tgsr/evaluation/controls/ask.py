@@ -49,7 +49,7 @@ from tgsr.evaluation.controls.alter import (
 from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
-from tgsr.grounding import find_asked, find_regions, places_stated
+from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
@@ -311,7 +311,7 @@ def _read(item: ControlItem, text: str) -> ControlItem:
         given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
         iou = place_iou(given, question.evidence) if question.evidence else None
         return replace(item, response=text, cited=given, iou=iou)
-    cited = tuple(dict.fromkeys(mention.span for mention in find_regions(text) if mention.span is not None))
+    cited = tuple(dict.fromkeys(valid_spans(find_regions(text))))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(

@@ -19,7 +19,7 @@ from typing import Any
 from tgsr.disk.jsonl import Row
 from tgsr.disk.rows import seconds_in
 from tgsr.errors import RecordError
-from tgsr.grounding import find_asked
+from tgsr.grounding import find_asked, valid_spans
 from tgsr.records import Question
 from tgsr.timeline import Seconds, Span
 
@@ -76,7 +76,7 @@ def lat_bench(row: Mapping[str, Any]) -> Iterator[Query]:
         raise RecordError(
             "messages", f"must ask about a sound, got {asked!r:.60} about {sound!r:.60}", remedy=COPY
         )
-    spans = tuple(mention.span for mention in find_asked(reference) if mention.span is not None)
+    spans = tuple(valid_spans(find_asked(reference)))
     wrapped = _WRAPPED.search(asked)
     phrase = wrapped["query"].strip() if wrapped else asked
     yield Query(LAT_BENCH, sound, phrase, _some(spans, "labels", reference), asked, reference)
@@ -180,7 +180,7 @@ def spans_of(times: object) -> tuple[Span, ...]:
     Raises RecordError for anything else, and for an interval that ends before it starts.
     """
     if isinstance(times, str):
-        return tuple(mention.span for mention in find_asked(times) if mention.span is not None)
+        return tuple(valid_spans(find_asked(times)))
     pairs = times if isinstance(times, list | tuple) else []
     if len(pairs) == 2 and not any(isinstance(one, list | tuple | dict) for one in pairs):
         pairs = [pairs]
