@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,8 @@ from tgsr.miniature.base import (
 )
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import evidence_lesson, lessons, phrase_lessons, transcript_lesson
-from tgsr.models.mini import load_base, train_tokenizer, untrained
+from tgsr.models import mini
+from tgsr.models.mini import configuration, load_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.timeline import Word
 from tiny import tiny_lalm
@@ -171,7 +174,15 @@ SMALL = BaseConfig(
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+def narrow() -> Iterator[None]:
+    """A decoder a quarter as wide: at its real width most of the time is Muon's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "configuration", partial(configuration, hidden=64))
+        yield
+
+
+@pytest.fixture(scope="module")
+def cache(narrow: None, tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
     return FeatureCache(tmp_path_factory.mktemp("cache"))
 
 
