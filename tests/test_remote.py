@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +170,11 @@ def test_a_slow_stream_is_cut_off_at_the_deadline(kind: str, tmp_path: Path) -> 
     assert time.monotonic() - started < 4
 
 
-def test_a_server_that_says_how_long_to_wait_is_heard(tmp_path: Path) -> None:
-    limits = Limits(n_tries=2, first_wait=0.001, longest_wait=2.0)
-    busy = Reply({"error": {"message": "busy"}}, 429, {"retry-after": "0.5"})
+@pytest.mark.parametrize("how", ["seconds", "a date"])
+def test_a_server_that_says_how_long_to_wait_is_heard(how: str, tmp_path: Path) -> None:
+    limits = Limits(n_tries=2, first_wait=0.001, longest_wait=3.0)
+    until = formatdate(time.time() + 2, usegmt=True)  # whole seconds: more than one from now
+    busy = Reply({"error": {"message": "busy"}}, 429, {"retry-after": "0.5" if how == "seconds" else until})
     started = time.monotonic()
     with serving(lambda _, n: busy if n == 0 else Reply(chat_answer("now"))) as server:
         assert model_at("http", server.url, tmp_path, limits).respond([clip()], asked("?"), GREEDY) == ["now"]

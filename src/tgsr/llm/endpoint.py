@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,8 +52,8 @@ class Limits:
 
     timeout_seconds is for one try from its first byte to its last: a server that trickles does not hold the run up.
     Waits between tries double from first_wait up to longest_wait, with as much chance in them as certainty; a server
-    that says how long to wait (Retry-After) is heard, up to longest_wait. max_seconds is the longest clip that a served
-    model hears, None where that is not said.
+    that says how long or until when to wait (Retry-After) is heard, up to longest_wait. max_seconds is the longest clip
+    that a served model hears, None where that is not said.
     """
 
     at_once: int = 8
@@ -316,8 +317,12 @@ def _retry_delay(text: str) -> str | None:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds; its other form, a date, is not read."""
+    """Retry-After in seconds, whether it says how many or until when (RFC 9110, 10.2.3); None for anything else."""
+    if retry_after is None:
+        return None
     try:
-        return max(0.0, float(retry_after)) if retry_after is not None else None
-    except ValueError:
+        if (until := parsedate_tz(retry_after)) is not None:
+            return max(0.0, mktime_tz(until) - time.time())
+        return max(0.0, float(retry_after))
+    except ValueError:  # neither, or a year that there is not
         return None
