@@ -398,9 +398,8 @@ def locate(folder: Path, name: str) -> Path:
     try:
         if path.is_file():
             return path
-        bare = path.with_suffix("") if path.suffix.lower() in FORMATS else path
-        others = (bare.with_name(bare.name + suffix) for suffix in FORMATS)
-        return next((other for other in others if other.is_file()), path)
+        bare = str(path.with_suffix("") if path.suffix.lower() in FORMATS else path)
+        return next((Path(bare + suffix) for suffix in FORMATS if os.path.isfile(bare + suffix)), path)
     except OSError as error:  # a name that no file can have
         raise RecordError("audio", f"{name!r:.80}: {error.strerror}") from error
 
