@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tgsr.answering.predict import predict_to_file
+from tgsr.answering.predict import as_asked, predict_to_file
 from tgsr.answering.responder import Responder
 from tgsr.choices import correct_letter, extract_choice, official_letter
 from tgsr.data.splits import drawn
@@ -53,7 +53,15 @@ from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
 from tgsr.llm.decoding import Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
-from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
+from tgsr.records import (
+    BEGUN,
+    Question,
+    append_jsonl,
+    as_answered,
+    read_responses,
+    resolve_audio,
+    write_jsonl,
+)
 from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
@@ -134,7 +142,7 @@ def control(
     room = math.inf if in_parts else model.max_seconds
 
     if predictions is not None:
-        questions = _take_over(predictions, questions, model.name, folder / "answers-original.jsonl")
+        questions = _take_over(predictions, questions, model, folder / "answers-original.jsonl")
     texts = _ask(model, questions, folder, "original", cache, decoding)
     items = [_original(q, sources[q.audio], model.name, texts[q.id], settings) for q in questions]
     answered = [item for item in items if item.response is not None]
@@ -202,38 +210,31 @@ def drop_features(out: Path) -> None:
     shutil.rmtree(out / "features", ignore_errors=True)
 
 
-def _take_over(predictions: Path, asked: Sequence[Question], model: str, answers: Path) -> list[Question]:
+def _take_over(
+    predictions: Path, asked: Sequence[Question], model: Lalm | Responder, answers: Path
+) -> list[Question]:
     """Appends given responses to `answers` as if they had been asked for; those that are there are left alone.
 
-    Returns the questions, with the labels of those that were answered: one of them names the prompt.
+    Returns the questions, with the labels of those that were answered: one of them names the prompt. The model gets the
+    system turn that they were asked with.
     """
     file = str(predictions)
     responses = read_responses(predictions)
-    given = {response.question.id: response for response in responses if response.model == model}
+    given = {response.question.id: response for response in responses if response.model == model.name}
     if not given:
         names = ", ".join(sorted({response.model for response in responses})) or "nobody"
         remedy = "give --model as the predictions name it"
-        raise RecordError("model", f"no response of {model}, only of {names}", file, remedy=remedy)
+        raise RecordError("model", f"no response of {model.name}, only of {names}", file, remedy=remedy)
     done: set[str] = set()
     if answers.exists():
         repair_jsonl(answers)
-        done = {r.question.id for r in read_responses(answers) if r.model == model}
-    labelled: list[Question] = []
-    for question in asked:
-        response = given.get(question.id)
-        if response is None:
-            labelled.append(question)
-            continue
-        theirs = response.question
-        if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
-            field = "choices" if question.kind == "choice" else "phrase"
-            problem = (
-                f"{model}'s prediction for {question.id!r} answers another question than that of this id"
-            )
-            raise RecordError(field, problem, file, remedy="give the questions that were asked")
-        labelled.append(replace(question, labels=theirs.labels))
-        if question.id not in done:
-            append_jsonl(answers, Response(_seen_from(answers.parent, labelled[-1]), model, response.text))
+        done = {r.question.id for r in read_responses(answers) if r.model == model.name}
+    as_asked(model, list(given.values()))
+    labelled = as_answered(asked, given, predictions)
+    for question in labelled:
+        if question.id in given and question.id not in done:
+            here = _seen_from(answers.parent, question)
+            append_jsonl(answers, replace(given[question.id], question=here))
     return labelled
 
 
