@@ -50,7 +50,7 @@ from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
 from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
 from tgsr.records import (
@@ -91,7 +91,8 @@ class ControlItem:
     in its place; None where the original has none. `cited`: the reasoning's distinct valid intervals, in their order.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
     of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
-    judge's grade of 1 to 5 for how far its reasoning is that of the original.
+    judge's grade of 1 to 5 for how far its reasoning is that of the original. `is_cut`: whether the limit of new tokens
+    ended the response.
     """
 
     question: Question
@@ -108,6 +109,7 @@ class ControlItem:
     cited: tuple[Span, ...] = ()
     spans: tuple[Span, ...] = ()
     expected: tuple[Seconds | None, ...] = ()
+    is_cut: bool = False
 
 
 # --- asking ----------------------------------------------------------------------------------------------
@@ -273,7 +275,7 @@ def _ask(
                 f"{answers}: answers {id_!r} about {response.question.audio}, now it would be {heard[id_]}: "
                 "the questions' sound or the original answers have changed; choose another --out"
             )
-        texts[id_] = response.text
+        texts[id_] = Cut(response.text) if response.truncated else response.text
     return texts
 
 
@@ -307,17 +309,16 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
 
 def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
-    question = item.question
+    question, item = item.question, replace(item, response=str(text), is_cut=isinstance(text, Cut))
     if question.kind == "phrase":
         given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
         iou = place_iou(given, question.evidence) if question.evidence else None
-        return replace(item, response=text, cited=given, iou=iou)
+        return replace(item, cited=given, iou=iou)
     cited = tuple(dict.fromkeys(valid_spans(find_regions(text))))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(
         item,
-        response=text,
         cited=cited,
         answer=chosen,
         is_right=chosen == question.answer,
