@@ -259,7 +259,7 @@ def with_questions_of(
     """The speech with the user's own questions in place of those that ship, and how many rows of `data` were bad.
 
     A fifth of the clips with phrases is held out, but two at least: the spread between clips is known from two on. So
-    three are needed. A kind of question that `data` lacks stays as
+    four are needed. A kind of question that `data` lacks stays as
     it ships, and `about` says so. Bad rows are listed in `errors`. RunError for a file without any question.
     """
     questions = [
@@ -275,7 +275,7 @@ def with_questions_of(
     phrases = by_clip([q for q in questions if q.kind == "phrase" and q.evidence])
     choices = [q for q in questions if q.kind == "choice"]
     n_held_out = max(2, len(phrases) // 5)
-    has_phrases = len(phrases) > n_held_out
+    has_phrases = len(phrases) >= 2 * n_held_out
 
     def file(name: str, rows: Sequence[Question]) -> Path:
         path = folder / f"data-{name}" / "questions.jsonl"
