@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,17 @@ import pytest
 import torch
 
 from tgsr import cli
-from tgsr.answering.predict import Unheard
+from tgsr.answering.predict import Unheard, as_asked
 from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RecordError
-from tgsr.evaluation.attention.kept import look_to_file, read_looked, read_tokens, tokens_file
+from tgsr.evaluation.attention.kept import look_to_file, looked_row, read_looked, read_tokens, tokens_file
 from tgsr.evaluation.attention.look import (
     PAPER_QUERIES,
     Looked,
     Pointed,
-    as_asked,
     as_written,
+    cited_in,
     frames_inside,
     look,
     paper_questions,
@@ -34,11 +35,20 @@ from tgsr.evaluation.attention.scores import (
     write_summary,
 )
 from tgsr.evaluation.attention.table import table
-from tgsr.evaluation.attention.tokens import PHASES, ends_of, mentions_of, phases_of, written_tokens
+from tgsr.evaluation.attention.tokens import (
+    PHASES,
+    WrittenTokens,
+    ends_of,
+    mentions_of,
+    phases_of,
+    written_tokens,
+)
 from tgsr.grounding import find_mentions
+from tgsr.llm.decoding import Cut
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm
-from tgsr.records import Question, Response, write_jsonl
+from tgsr.prompts import asked_with, prompt_text
+from tgsr.records import Question, Response, append_jsonl, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
 from tgsr.statistics.intervals import Mean
 from tgsr.timeline import Span
@@ -58,7 +68,7 @@ def lalm() -> AudioFlamingo3:
 def written(lalm: AudioFlamingo3, text: str, phase: str) -> str:
     """The text of a phase's tokens."""
     ids = [*lalm.tokens(text), lalm.eos_id]
-    chosen = phases_of(written_tokens(lalm, ids))[phase]
+    chosen = phases_of(written_tokens(lalm, ids), find_mentions(text))[phase]
     return lalm.text([token for token, is_of_it in zip(ids, chosen, strict=True) if is_of_it])
 
 
@@ -68,14 +78,14 @@ def test_each_phase_holds_its_own_tokens(lalm: AudioFlamingo3) -> None:
     assert written(lalm, TEXT, "reasoning") == "let's analyze\nFrom 0.20s to 0.40s, seven two.\n"
     assert written(lalm, TEXT, "times").strip() == "0.20s to 0.40s"
     ids = [*lalm.tokens(TEXT), lalm.eos_id]
-    ends = {phase: chosen[-1] for phase, chosen in phases_of(written_tokens(lalm, ids)).items()}
+    ends = {phase: chosen[-1] for phase, chosen in phases_of(written_tokens(lalm, ids), []).items()}
     assert ends == {"all": True, "reasoning": False, "answer": False, "times": False}
 
 
 @pytest.mark.parametrize("text", ["one line only", "one line, then blanks \n\n", "(b) two\n"])
 def test_a_response_of_one_line_is_all_answer(lalm: AudioFlamingo3, text: str) -> None:
     ids = [*lalm.tokens(text), lalm.eos_id]
-    phases = phases_of(written_tokens(lalm, ids))
+    phases = phases_of(written_tokens(lalm, ids), find_mentions(text))
     assert not any(phases["reasoning"])
     assert all(phases["answer"][: len(lalm.tokens(text.rstrip()))])
     assert not any(phases["times"])
@@ -94,8 +104,35 @@ def test_a_character_of_several_tokens_belongs_to_the_last(lalm: AudioFlamingo3)
 def test_a_time_is_written_by_the_tokens_of_its_number(lalm: AudioFlamingo3) -> None:
     of = written_tokens(lalm, lalm.tokens("From 0.20s to 0:12.40, seven 2."))
     for end, text in (("start", "0.20"), ("end", "0:12.40")):
-        chosen = [piece for piece, one in zip(of.pieces, ends_of(of), strict=True) if one == end]
+        chosen = [
+            piece
+            for piece, one in zip(of.pieces, ends_of(of, find_mentions(of.text)), strict=True)
+            if one == end
+        ]
         assert "".join(chosen).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "end"),
+    [
+        ("In the first 3 seconds, seven.", "", "3"),
+        ("It starts at 3 s and lasts for 2 s.", "3", ""),  # 2 is a length, the end is 5
+        ("From 1 min 20 s to 1 min 30 s, seven.", "1 min 20", "1 min 30"),
+        ('{"end": 2.5, "start": 1.0}', "1.0", "2.5"),
+        ("１.２秒到３.４秒", "１.２", "３.４"),  # full-width digits
+        ("from three seconds to five seconds", "three", "five"),
+        ("von 3,5 s bis 4,5 s", "3,5", "4,5"),
+        ("<|0.20|> two <|0.40|>", "0.20", ""),  # the mention's characters are the first time's
+    ],
+)
+def test_each_end_is_the_time_that_has_its_value(text: str, start: str, end: str) -> None:
+    """Character by character: nothing hangs on how a tokenizer cuts."""
+    of = WrittenTokens(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
+    ends = ends_of(of, find_mentions(text))
+    found = [
+        "".join(c for c, one in zip(text, ends, strict=True) if one == which) for which in ("start", "end")
+    ]
+    assert found == [start, end]
 
 
 # --- frames ------------------------------------------------------------------------------------------------
@@ -173,6 +210,67 @@ def test_questions_of_one_clip_do_not_see_each_other(lalm: AudioFlamingo3, tmp_p
     assert both[0].cited["times"].inside == pytest.approx(alone.cited["times"].inside, abs=1e-6)  # type: ignore[union-attr]
 
 
+def times_in(lalm: AudioFlamingo3, item: Looked) -> str:
+    ids = lalm.response_tokens(item.response)
+    of = written_tokens(lalm, ids)
+    chosen = phases_of(of, cited_in(item.question, of.text))["times"]
+    return "".join(piece for piece, one in zip(of.pieces, chosen, strict=True) if one)
+
+
+def test_an_interval_in_the_answers_line_is_no_citation(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    """As `tgsr score` and `tgsr control` read it: the reasoning's alone, unless nothing else is said."""
+    cites = "From 0.20s to 0.40s, one.\nFinal answer: from 0.50s to 0.90s"
+    answers = "Final answer: from 0.50s to 0.90s"
+    both, alone = looked_at(equal_scores(), tmp_path, {"q0": cites, "q2": answers})
+    assert times_in(lalm, both).strip() == "0.20s to 0.40s"
+    assert both.cited["all"].covered == pytest.approx(0.2, abs=1e-5)  # type: ignore[union-attr]
+    assert both.cited["answer"].covered == pytest.approx(0.2, abs=1e-5)  # type: ignore[union-attr]
+    assert times_in(lalm, alone).strip() == "0.50s to 0.90s"
+    assert alone.cited["times"].covered == pytest.approx(0.4, abs=1e-5)  # type: ignore[union-attr]
+
+
+def test_the_answer_to_a_phrase_is_read_as_one_interval(tmp_path: Path) -> None:
+    """Numbers without a sign of seconds, and times that the phrase itself holds."""
+    phrase = Question(
+        "p", "0", "0.wav", 1.0, "phrase", "When?", phrase="from 2 to 3 s", evidence=(Span(0.5, 0.75),)
+    )
+    assert [(m.start, m.end) for m in cited_in(phrase, '"from 2 to 3 s": 0.20 to 0.40')] == [(0.2, 0.4)]
+    query = paper_questions([phrase])[0]
+    text = "Someone speaks from 0.1 s to 0.3 s, from 0.1 s to 0.3 s again."
+    assert cited_in(query, text) == find_mentions(text)
+
+
+def test_a_response_that_was_cut_off_has_no_end_token_and_is_counted(
+    lalm: AudioFlamingo3, tmp_path: Path
+) -> None:
+    cut, whole = looked_at(lalm, tmp_path, {"q0": Cut(TEXT), "q2": TEXT})
+    assert (cut.is_cut, whole.is_cut) == (True, False)
+    assert (
+        cut.n_tokens["all"] == whole.n_tokens["all"] - 1 == cut.n_tokens["reasoning"] + cut.n_tokens["answer"]
+    )
+    append_jsonl(tmp_path / "attention.jsonl", looked_row(cut))
+    again = read_looked(tmp_path / "attention.jsonl", questions_of(tmp_path))["tiny"]["q0"]
+    assert again.is_cut
+    summary = summarise([again, whole], n_without=1)
+    assert summary.n_cut == 1
+    said = table({"tiny": summary})
+    assert "tiny: 1 of 2 responses were cut off" in said
+    assert "tiny: 1 questions have no response to look at" in said
+
+
+def test_nothing_on_audio_is_no_share_of_it(lalm: AudioFlamingo3, tmp_path: Path) -> None:
+    """Windows of two positions in every layer: the answer sees no frame, so that no part of it is inside."""
+    near = tiny_lalm(window=2)
+    near.inner.config.text_config.layer_types[:] = ["sliding_attention"] * 2
+    for layer in near.language_model.layers:
+        layer.attention_type, layer.self_attn.sliding_window = "sliding_attention", 2
+    (item,) = looked_at(near, tmp_path, {"q0": TEXT})
+    assert np.array(item.share["all"])[:, 1].max() == 0
+    assert item.cited["times"] is item.reference["all"] is None
+    summary = summarise([item], 0)
+    assert set(summary.evidence) == {"prefill"}  # the question's first tokens see the last frames
+
+
 def equal_scores() -> AudioFlamingo3:
     """A decoder without queries and keys: each position that is seen gets the same attention."""
     lalm = tiny_lalm()
@@ -205,7 +303,10 @@ def test_each_token_of_times_is_held_against_the_interval_that_it_writes(tmp_pat
     (item,) = looked_at(lalm, tmp_path, {"q0": text})
     assert item.cited["reasoning"].covered == pytest.approx(0.6, abs=1e-5)  # type: ignore[union-attr]
     of = written_tokens(lalm, lalm.tokens(text))
-    n = [sum(m is not None and m.start == start for m in mentions_of(of)) for start in (0.2, 0.6)]
+    n = [
+        sum(m is not None and m.start == start for m in mentions_of(of, find_mentions(text)))
+        for start in (0.2, 0.6)
+    ]
     assert min(n) > 3
     times = item.cited["times"]
     assert times is not None
@@ -419,7 +520,8 @@ def test_a_model_that_hears_by_cross_attention_has_no_audio_share_and_is_never_s
 def test_two_time_tokens_are_the_interval_that_they_write(text: str, times: tuple[float, float]) -> None:
     lalm = tiny_whisper()
     lalm.times = "tokens"
-    mentions = [m for m in mentions_of(written_tokens(lalm, lalm.response_tokens(text))) if m]
+    of = written_tokens(lalm, lalm.response_tokens(text))
+    mentions = [m for m in mentions_of(of, find_mentions(of.text)) if m]
     assert (mentions[0].start, mentions[0].end) == times
     assert (
         find_mentions("<|0.00|> one <|0.40|><|0.90|> two <|1.20|>")[1].start == 0.9
@@ -509,3 +611,25 @@ def test_a_picture_of_one_model_without_times_can_be_drawn(lalm: AudioFlamingo3,
     summary = summarise(looked_at(lalm, tmp_path, {"q2": "(b) two"}), 0)
     draw(tmp_path / "a.png", {"a name with $ in it": summary})
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_given_responses_are_looked_at_under_the_prompt_that_they_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt's name travels with the responses alone: the questions' file does not know it."""
+    monkeypatch.chdir(tmp_path)
+    lalm = tiny_lalm()
+    saved(lalm, Path("tiny"))
+    (question, *_) = questions_of(tmp_path)
+    (plain,) = asked_with([question], "plain")
+    write_jsonl(tmp_path / "q.jsonl", [question])
+    write_jsonl(tmp_path / "p.jsonl", [Response(plain, "tiny", TEXT, truncated=True)])
+    files = ["--questions", "q.jsonl", "--predictions", "p.jsonl", "--cache", "cache", "--heat", "0"]
+    assert cli.main(["attend", *files, "--model", "tiny", "--out", "out"]) == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "attention.jsonl").read_text().splitlines()]
+    assert row["n_of_block"]["question"] == len(lalm.prompt(prompt_text(lalm, plain)).after)
+    assert row["n_of_block"]["question"] != len(lalm.prompt(prompt_text(lalm, question)).after)
+    assert row["truncated"] is True
+    other = replace(question, choices=("one", "three"))
+    write_jsonl(tmp_path / "p.jsonl", [Response(other, "tiny", TEXT)])
+    assert cli.main(["attend", *files, "--model", "tiny", "--out", "again"]) == 2

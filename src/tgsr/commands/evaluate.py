@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tgsr.commands import shared
 from tgsr.errors import MissingPackage, NothingDone, OptionError, RecordError
-from tgsr.llm.decoding import GREEDY, Decoding
+from tgsr.llm.decoding import GREEDY, Cut, Decoding
 from tgsr.models.placement import Placement
 
 if TYPE_CHECKING:
@@ -241,15 +241,16 @@ def add_attend(command: argparse.ArgumentParser) -> None:
 
 def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
+    from tgsr.answering.predict import as_asked
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
-    from tgsr.evaluation.attention.look import as_asked, as_written, paper_questions
+    from tgsr.evaluation.attention.look import as_written, paper_questions
     from tgsr.evaluation.attention.scores import layer_to_show, summarise_all, write_summary
     from tgsr.evaluation.attention.table import table
     from tgsr.models.load import files_of
     from tgsr.prompts import prompt_text
-    from tgsr.records import read_responses, write_jsonl
+    from tgsr.records import Response, as_answered, read_responses, write_jsonl
     from tgsr.report.attention_figures import draw_all
 
     questions = shared.questions_of(args)
@@ -260,10 +261,9 @@ def attend(args: argparse.Namespace) -> None:
     if unknown := sorted({*args.item} - {question.id for question in shown}):
         problem = f"--item {unknown[0]}: no such question"
         raise RecordError(None, problem, str(args.questions), remedy="give the id of one of its questions")
-    texts: dict[str, dict[str, str]] = {}
-    given = read_responses(args.predictions) if args.predictions else []
-    for response in given:
-        texts.setdefault(response.model, {})[response.question.id] = response.text
+    given: dict[str, dict[str, Response]] = {}
+    for response in read_responses(args.predictions) if args.predictions else ():
+        given.setdefault(response.model, {})[response.question.id] = response
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
     common = Attending(args.queries, args.max_new_tokens, texts_hash)
@@ -274,15 +274,18 @@ def attend(args: argparse.Namespace) -> None:
     folder = find_run(args.out, common, asked_for)
     for name in dict.fromkeys(args.model):
         lalm = shared.load(args, name)
-        if args.predictions and lalm.name not in texts:
-            problem = f"no response of {lalm.name}, only of {', '.join(texts) or 'nobody'}"
+        if args.predictions and lalm.name not in given:
+            problem = f"no response of {lalm.name}, only of {', '.join(given) or 'nobody'}"
             remedy = "give --model as the predictions name it"
             raise RecordError("model", problem, str(args.predictions), remedy=remedy)
-        as_asked(lalm, [response for response in given if response.model == lalm.name])
+        mine, asked = given.get(lalm.name, {}), questions
+        if args.predictions:
+            as_asked(lalm, list(mine.values()))
+            asked = as_answered(questions, mine, args.predictions)
+            asking["responses"] = {id_: Cut(r.text) if r.truncated else r.text for id_, r in mine.items()}
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         folder.rest_on(f"model {name}", files_of(name))
-        asking["responses"] = texts.get(lalm.name)
-        rows, unheard = look_to_file(lalm, questions, args.questions, args.out, cache, **asking)
+        rows, unheard = look_to_file(lalm, asked, args.questions, args.out, cache, **asking)
         errors += [{"id": item.question.id, "model": name, "error": item.reason} for item in unheard]
         if rows:
             looked[lalm.name], n_without[lalm.name] = rows, len(unheard)

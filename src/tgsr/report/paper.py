@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from tgsr.disk.whole import write_whole
-from tgsr.evaluation.attention.metrics import Attention, cross_attention_note
+from tgsr.evaluation.attention.metrics import Attention, cross_attention_note, left_out
 from tgsr.evaluation.behaviour.metrics import Behaviour
 from tgsr.evaluation.scoring.metrics import Difference
 from tgsr.report.evidence import evidence_tables
@@ -369,11 +369,12 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
     keys = ("all", "reasoning", "answer", None, None, None, None)
     groups = groups_with_published(rows, 4, keys, values)
     note = (
-        "Shares of attention that fall on the audio, means over layers and heads. Times: while cited intervals are "
-        "written. The two ratios compare single positions; 1 is no preference."
+        "Shares of attention that fall on the audio, means over layers and heads, each over the responses that have "
+        "such tokens. Times: while cited intervals are written. The two ratios compare single positions; 1 is no "
+        "preference."
     )
     title = "Audio attention while generating a response (table 4)"
-    notes = tuple(filter(None, (note, cross_attention_note(results.attention))))
+    notes = tuple(filter(None, (note, *left_out(results.attention), cross_attention_note(results.attention))))
     return Table("table-4", title, "model", tuple(columns), groups, notes)
 
 

@@ -342,6 +342,7 @@ def behaviour_section(results: Results, tables: Sequence[Table]) -> Section | No
     columns: dict[Column, Field] = {
         Column("responses"): "n",
         Column("without a span"): "n_without_span",
+        Column("cut off"): "n_cut",
         Column("intervals not verified"): lambda scores: sum(scores.n_unverifiable.values()),
         Column("not judged: no answer"): lambda s: None if s.consistency is None else s.n_without_answer,
         Column("no verdict"): lambda s: None if s.consistency is None else s.n_unparsed,
@@ -372,6 +373,7 @@ def control_section(results: Results) -> Section | None:
     of_conditions: dict[Column, Field] = {
         percent("accuracy"): "accuracy",
         percent("same answer"): "same_answer",
+        Column("cut off"): "n_cut",
         Column("n"): "n",
     }
     of_models: dict[Column, Field] = {

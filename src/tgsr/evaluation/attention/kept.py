@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -48,6 +49,7 @@ def looked_row(item: Looked) -> Row:
         "clip_id": item.question.clip_id,
         "model": item.model,
         "response": item.response,
+        **({"truncated": True} if item.is_cut else {}),
         "n_tokens": item.n_tokens,
         "n_of_block": item.n_of_block,
         "blocks": list(BLOCKS),
@@ -85,7 +87,7 @@ def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str
             fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block")]
             fields.append({phase: _shares(layers) for phase, layers in row["share"].items()})
             pointed = [{phase: Pointed(**p) for phase, p in row[where].items()} for where in WHERE]
-            item = Looked(question, *fields, *pointed)
+            item = Looked(question, *fields, *pointed, is_cut=bool(row.get("truncated")))
         except (KeyError, TypeError, AttributeError) as error:
             problem = f"is not a line of tgsr attend: {error!r}"
             raise RecordError(None, problem, str(path), entry.line, "choose another --out") from None
@@ -132,9 +134,12 @@ def look_to_file(
 
 
 def tokens_file(out: Path, model: str, question: Question) -> Path:
-    """Where a response's Tokens are kept, one file each."""
-    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in f"{question.id}.{model}")
-    return out / "tokens" / f"{plain[-150:]}.npz"
+    """Where a response's Tokens are kept, one file each; a name that had to be changed ends with a hash of it."""
+    name = f"{question.id}.{model}"
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[-150:]
+    if plain != name:
+        plain += f".{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return out / "tokens" / f"{plain}.npz"
 
 
 def write_tokens(path: Path, tokens: Tokens) -> None:

@@ -21,7 +21,7 @@ from tgsr.answering.predict import GREEDY, Decoding, Unheard, respond
 from tgsr.engine.block_attention import AUDIO, BLOCKS, BlockAttention, block_attention
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.shared_prefix import Branch, listen
-from tgsr.errors import AudioError, ModelError, RecordError
+from tgsr.errors import AudioError, ModelError
 from tgsr.evaluation.attention.tokens import (
     PHASES,
     WrittenTokens,
@@ -30,8 +30,8 @@ from tgsr.evaluation.attention.tokens import (
     phases_of,
     written_tokens,
 )
-from tgsr.grounding import Mention, find_mentions
-from tgsr.llm.decoding import Failed
+from tgsr.grounding import Mention, find_regions, regions_in
+from tgsr.llm.decoding import Cut, Failed
 from tgsr.models.lalm import Lalm, context_of
 from tgsr.prompts import prompt_text
 from tgsr.records import Question, Response, by_clip
@@ -105,7 +105,8 @@ class Looked:
     cited[phase]: on the frames inside the cited intervals: all of them together; in "times", for each token the very
     interval that it writes. reference[phase]: inside the question's evidence. ends["start"], ends["end"]: within NEAR
     of the one time that is being written, over the tokens of all such numbers. None where there is no such interval
-    inside the clip, or nothing outside of it.
+    inside the clip, nothing outside of it, or no attention to any audio. is_cut: the limit of new tokens ended it, so
+    that its last line, which counts as the answer, may be none.
     """
 
     question: Question
@@ -117,6 +118,7 @@ class Looked:
     cited: dict[str, Pointed | None] = field(default_factory=dict)
     reference: dict[str, Pointed | None] = field(default_factory=dict)
     ends: dict[str, Pointed | None] = field(default_factory=dict)
+    is_cut: bool = False
     tokens: Tokens | None = None
 
 
@@ -135,8 +137,15 @@ class Regions:
 CITED, REFERENCE = 0, 1
 
 
-def regions_of(question: Question, text: str) -> Regions:
-    mentions = [mention for mention in find_mentions(text) if mention.is_valid]
+def cited_in(question: Question, text: str) -> list[Mention]:
+    """The intervals that a response cites, as everywhere: one in the answer's line is none (`regions_in`)."""
+    if question.question in PAPER_QUERIES:  # asked in the place of a phrase, and answered at length
+        return find_regions(text)
+    return regions_in(Response(question, "any", text))
+
+
+def regions_of(question: Question, cited: Sequence[Mention]) -> Regions:
+    mentions = [mention for mention in cited if mention.is_valid]
     spans = [[Span(m.start, m.end) for m in mentions], list(question.evidence)]
     own = {}
     for mention in mentions:
@@ -172,12 +181,16 @@ def as_written(lalm: Lalm, question: Question) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A question that can be looked at: its prompt's tokens, and its response's with the end token."""
+    """A question that can be looked at: its prompt's tokens, and its response's with the end token, unless cut off."""
 
     question: Question
     prompt: tuple[int, ...]
     text: str
     ids: tuple[int, ...]
+
+    @property
+    def is_cut(self) -> bool:
+        return isinstance(self.text, Cut)
 
 
 def look(
@@ -193,8 +206,9 @@ def look(
 ) -> Iterator[Looked | Unheard]:
     """Each question's attention, clip by clip; what cannot be heard or has no response comes with its reason.
 
-    `responses` gives texts by question id, which are looked at instead of new ones. with_tokens: the ids of questions
-    whose responses are wanted token by token. A clip is heard once; up to TOGETHER of its questions share a forward.
+    `responses` gives texts by question id (`Cut` where a limit cut them), which are looked at instead of new ones.
+    with_tokens: the ids of questions whose responses are wanted token by token. A clip is heard once; up to TOGETHER of
+    its questions share a forward.
     """
     bar = tqdm(total=len(questions), desc=f"attend {lalm.name}", unit="question")
     for clip in by_clip(questions):
@@ -212,18 +226,6 @@ def look(
                 yield from _look(lalm, features, ready, with_tokens)
             bar.update(len(some))
     bar.close()
-
-
-def as_asked(lalm: Lalm, responses: Sequence[Response]) -> None:
-    """Gives the model the system turn that given responses were asked for with. RecordError where they had several."""
-    turns = {response.system for response in responses if response.system is not None}
-    if len(turns) > 1:
-        raise RecordError(
-            "system",
-            f"responses of {lalm.name} were asked for with {len(turns)} system turns",
-            remedy="look at those of one turn at a time",
-        )
-    lalm.system = next(iter(turns), lalm.system) or None
 
 
 def _responses(
@@ -258,8 +260,9 @@ def _responses(
         if isinstance(text, Failed):
             items.append(Unheard(question, text.reason))
             continue
-        ids = (*lalm.response_tokens(text), lalm.eos_id)
-        if not text.strip():
+        end = () if isinstance(text, Cut) else (lalm.eos_id,)
+        ids = (*lalm.response_tokens(text), *end)
+        if not text.strip() or not ids:
             reason = "no response, or an empty one: nothing was written to be looked at"
             items.append(Unheard(question, reason))
         elif len(prompt) + len(ids) > room:
@@ -281,7 +284,8 @@ def _look(
     n_columns = math.ceil(n_frames / per_column)
     column_FC = torch.eye(n_columns).repeat_interleave(per_column, 0)[:n_frames]
     tokens = [written_tokens(lalm, item.ids) for item in ready]
-    regions = [regions_of(item.question, written.text) for item, written in zip(ready, tokens, strict=True)]
+    cited = [cited_in(item.question, of.text) for item, of in zip(ready, tokens, strict=True)]
+    regions = [regions_of(item.question, mentions) for item, mentions in zip(ready, cited, strict=True)]
     inside = [torch.stack([frames_inside(s, edges) for s in r.spans], 1) for r in regions]
     weights = [
         torch.cat([inside_FR, column_FC], 1) if item.question.id in with_tokens else inside_FR
@@ -292,13 +296,15 @@ def _look(
     for index, item in enumerate(ready):
         seconds = per_column * float(edges[-1]) / n_frames if item.question.id in with_tokens else None
         covered_R = inside[index].mean(0)
-        yield _looked(lalm.name, item, tokens[index], regions[index], attention, index, covered_R, seconds)
+        written = tokens[index], cited[index], regions[index]
+        yield _looked(lalm.name, item, *written, attention, index, covered_R, seconds)
 
 
 def _looked(
     model: str,
     item: _Ready,
     tokens: WrittenTokens,
+    mentions: Sequence[Mention],
     regions: Regions,
     attention: BlockAttention,
     index: int,
@@ -312,7 +318,7 @@ def _looked(
     share_LQK = attention.question_LQK[:, question : question + n_of_block["question"]]
     share_LTK = attention.share_LMK[:, answer : answer + len(item.ids)]
     region_LQR, region_LTR = attention.region_LQR[index], attention.region_LMR[index]
-    phases = {phase: torch.tensor(chosen) for phase, chosen in phases_of(tokens).items()}
+    phases = {phase: torch.tensor(chosen) for phase, chosen in phases_of(tokens, mentions).items()}
     shares = {"prefill": share_LQK, **{phase: share_LTK[:, chosen] for phase, chosen in phases.items()}}
     insides = {"prefill": region_LQR, **{phase: region_LTR[:, chosen] for phase, chosen in phases.items()}}
 
@@ -322,19 +328,19 @@ def _looked(
         return _pointed(audio_LT, insides[phase], torch.as_tensor(region_T), covered_R)
 
     cited = {phase: pointed(phase, CITED) for phase in PHASES}
-    mentions = mentions_of(tokens)
-    own_T = torch.tensor([regions.own.get(m, -1) if m else -1 for m in mentions])
+    written = mentions_of(tokens, mentions)
+    own_T = torch.tensor([regions.own.get(m, -1) if m else -1 for m in written])
     cited["times"] = pointed("times", own_T[phases["times"]])
     ends = {}
     for place, end in enumerate(ENDS, 1):  # after the token's own interval
-        writes_T = torch.tensor([which == end for which in ends_of(tokens)]) & (own_T >= 0)
+        writes_T = torch.tensor([which == end for which in ends_of(tokens, mentions)]) & (own_T >= 0)
         ends[end] = pointed("all", torch.where(writes_T, own_T + place, -1))
     details = None
     if seconds_per_column is not None:
-        span_T2 = [(m.start, m.end) if m and m.is_valid else (np.nan, np.nan) for m in mentions]
+        span_T2 = [(m.start, m.end) if m and m.is_valid else (np.nan, np.nan) for m in written]
         details = Tokens(
             tokens.pieces,
-            tuple(mention is not None for mention in mentions),
+            tuple(mention is not None for mention in written),
             np.array(span_T2),
             share_LTK.numpy(),
             region_LTR[..., len(regions.spans) :].numpy(),
@@ -343,13 +349,14 @@ def _looked(
     return Looked(
         item.question,
         model,
-        item.text,
+        str(item.text),
         n_tokens={phase: share.shape[1] for phase, share in shares.items()},
         n_of_block=n_of_block,
         share={phase: s.mean(1).tolist() if s.shape[1] else None for phase, s in shares.items()},
         cited=cited,
         reference={phase: pointed(phase, REFERENCE) for phase in PHASES},
         ends=ends,
+        is_cut=item.is_cut,
         tokens=details,
     )
 
@@ -364,5 +371,7 @@ def _pointed(audio_LT: Tensor, inside_LTR: Tensor, region_T: Tensor, covered_R: 
     index_LT1 = region_T[compares_T][None, :, None].expand(len(audio_LT), -1, 1)
     inside_LT = inside_LTR[:, compares_T].gather(2, index_LT1)[..., 0]
     audio_LT = audio_LT[:, compares_T]
+    if not audio_LT.any():  # a sliding window before which the audio lies
+        return None
     even_LT = audio_LT * covered_T[compares_T]
     return Pointed(inside_LT.mean(1).tolist(), audio_LT.mean(1).tolist(), even_LT.mean(1).tolist())

@@ -27,6 +27,8 @@ class Evidence:
 class Attention:
     """A model's attention over all responses: means with intervals over clips.
 
+    n_without: questions that have no response to look at; n_cut: responses that the limit of new tokens ended, whose
+    last line counts as the answer.
     by_phase[phase][block]: over layers (table 4 is block "audio"). by_layer[phase][block][layer]: means alone, for
     the curves of figures 4, 5 and 7; by_layer_per_token: the same for each of a block's positions (figure 3).
     audio_per_token: the audio block's share for each of its positions against the system block's, over layers and
@@ -41,6 +43,7 @@ class Attention:
 
     n: int
     n_without: int = 0
+    n_cut: int = 0
     by_phase: dict[str, dict[str, Mean]] = field(default_factory=dict)
     by_layer: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     by_layer_per_token: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -65,3 +68,17 @@ def cross_attention_note(models: Mapping[str, Attention]) -> str:
     """Which of the models have no share of audio, and why; "" for none."""
     names = [name for name, attention in models.items() if attention.cross_attends]
     return f"{', '.join(names)}: {CROSS_ATTENDS}" if names else ""
+
+
+def left_out(models: Mapping[str, Attention]) -> list[str]:
+    """What the numbers are not over, and where they mean less than they say; [] for nothing."""
+    said = []
+    for name, attention in models.items():
+        if attention.n_without:
+            said.append(f"{name}: {attention.n_without} questions have no response to look at (errors.jsonl)")
+        if attention.n_cut:
+            said.append(
+                f"{name}: {attention.n_cut} of {attention.n} responses were cut off at the limit of new tokens: their "
+                "last line counts as the answer, though it may be none"
+            )
+    return said

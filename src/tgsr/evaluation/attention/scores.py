@@ -46,6 +46,7 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
     return Attention(
         len(looked),
         n_without,
+        sum(item.is_cut for item in looked),
         by_phase,
         by_layer,
         per_token,

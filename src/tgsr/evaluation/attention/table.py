@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tgsr.evaluation.attention.look import NEAR
-from tgsr.evaluation.attention.metrics import Attention, Evidence, cross_attention_note
+from tgsr.evaluation.attention.metrics import Attention, Evidence, cross_attention_note, left_out
 from tgsr.statistics.intervals import number
 
 ROWS = {"all": "All", "reasoning": "Reasoning", "answer": "Answer", "times": "Times", "prefill": "Question"}
@@ -20,7 +20,7 @@ def table(models: Mapping[str, Attention]) -> str:
         for phase, label in ROWS.items()
         if any(phase in attention.by_layer for attention in models.values())
     ]
-    text = "\n".join(filter(None, [_columns([head, *rows]), cross_attention_note(models)]))
+    text = "\n".join(filter(None, [_columns([head, *rows]), *left_out(models), cross_attention_note(models)]))
     labels = {**ROWS, "start": "Start", "end": "End"}
     for title, evidences in (
         ("Inside the cited interval", [attention.evidence for attention in models.values()]),
@@ -36,17 +36,21 @@ def table(models: Mapping[str, Attention]) -> str:
             text += "\n\n" + _columns([[title, *models], *rows])
     if any(attention.evidence or attention.reference for attention in models.values()):
         text += (
-            "\n(inside / by chance: parts of the attention to audio; then their ratio, 1 is no preference)"
+            "\n(inside / by chance: parts of the attention to audio; then the mean of the responses' ratios, 1 is no "
+            "preference)"
         )
     return text
 
 
 def _of_audio(attention: Attention, phase: str) -> str:
+    """The mean, over how many responses where not all have that phase, and its change with as much."""
     mean, change = attention.by_phase[phase]["audio"], (attention.change or {}).get(phase)
+    fewer = f" n = {mean.n}" if 0 < mean.n < attention.n else ""
     if mean.value is None or change is None or change.value is None:
-        return number(mean, 4)
+        return f"{number(mean, 4)}{fewer}"
     interval = "" if change.low is None else f" [{change.low:+.0%}, {change.high:+.0%}]"
-    return f"{number(mean, 4)} {change.value:+.1%}{interval}"
+    paired = f" n = {change.n}" if change.n < mean.n else ""
+    return f"{number(mean, 4)}{fewer} {change.value:+.1%}{interval}{paired}"
 
 
 def _of_evidence(evidence: Evidence | None) -> str:

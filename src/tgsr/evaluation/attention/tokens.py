@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tgsr.grounding import Mention, find_mentions
+from tgsr.grounding import Mention
 from tgsr.models.lalm import Lalm
+from tgsr.notation.times import Time, plain, times_of
 
 PHASES = ("prefill", "all", "reasoning", "answer", "times")
 """The question's own tokens while they are read; all tokens of the response; those before its last line, and those of
 it; those that write a cited interval."""
-_NUMBER = re.compile(r"[0-9]+(?:[:.,][0-9]+)*")  # seconds or a clock, as grounding.py reads them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +36,39 @@ def written_tokens(lalm: Lalm, ids: Sequence[int]) -> WrittenTokens:
     return WrittenTokens(whole, (len(lalm.opening), *ends[:-1]), tuple(ends))
 
 
-def mentions_of(tokens: WrittenTokens) -> list[Mention | None]:
-    """For each token the interval that it helps to write, valid or not: any of its characters is the mention's."""
-    mentions = find_mentions(tokens.text)
+def mentions_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> list[Mention | None]:
+    """For each token which of the text's `cited` intervals it helps to write, valid or not: any of its characters is
+    the mention's."""
     return [
-        next((m for m in mentions if start < end and start < m.text_end and end > m.text_start), None)
+        next((m for m in cited if start < end and start < m.text_end and end > m.text_start), None)
         for start, end in zip(tokens.starts, tokens.ends, strict=True)
     ]
 
 
-def ends_of(tokens: WrittenTokens) -> list[str | None]:
-    """For each token which of its mention's two times it helps to write, "start" or "end"; None for all others."""
-    ends: list[str | None] = []
-    for mention, start, end in zip(mentions_of(tokens), tokens.starts, tokens.ends, strict=True):
-        numbers = list(_NUMBER.finditer(tokens.text, mention.text_start, mention.text_end)) if mention else []
-        writes = [start < end and start < n.end() and end > n.start() for n in numbers]
-        ends.append("start" if writes and writes[0] else "end" if writes and writes[-1] else None)
+def ends_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> list[str | None]:
+    """For each token which of its mention's two times it helps to write, "start" or "end"; None for all others.
+
+    A time is the end where it has that value ("the first 3 seconds" writes no start), else the start where it has that
+    one or comes first (the 1 of "1-2 minutes"). What is neither is a length: the 2 of "at 3 s and lasts for 2 s".
+    """
+    ends: list[str | None] = [None] * len(tokens.starts)
+    times = times_of(plain(tokens.text))
+    for token, mention in enumerate(mentions_of(tokens, cited)):
+        if mention is not None:
+            inside = [time for time in times if mention.text_start <= time.at < mention.text_end]
+            for place, time in enumerate(inside):
+                if tokens.starts[token] < time.number_stop and tokens.ends[token] > time.at:
+                    ends[token] = ends[token] or _end_of(mention, time, place == 0)
     return ends
 
 
-def phases_of(tokens: WrittenTokens) -> dict[str, list[bool]]:
+def _end_of(mention: Mention, time: Time, is_first: bool) -> str | None:
+    if time.seconds == mention.end:
+        return "end"
+    return "start" if is_first or time.seconds == mention.start else None
+
+
+def phases_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> dict[str, list[bool]]:
     """For each of PHASES but "prefill", which of the response's tokens belong to it.
 
     A token belongs to the last line, or to a cited interval, where any of its characters do. The token that ends
@@ -69,5 +81,5 @@ def phases_of(tokens: WrittenTokens) -> dict[str, list[bool]]:
         "all": [True] * len(is_text),
         "reasoning": [has and end <= last_line for has, end in zip(is_text, tokens.ends, strict=True)],
         "answer": [has and end > last_line for has, end in zip(is_text, tokens.ends, strict=True)],
-        "times": [mention is not None for mention in mentions_of(tokens)],
+        "times": [mention is not None for mention in mentions_of(tokens, cited)],
     }

@@ -37,7 +37,8 @@ class Behaviour:
     cited intervals by what was wrong with them. consistency: over the responses with a verdict; `by_variant` has
     it under the turned order of choices and with the verdicts swapped, `flips` how often a verdict changed; n_unparsed
     are replies that were no verdict, n_failed requests without a reply, n_without_answer responses that name no choice
-    clearly or reason nothing, and are not judged. None for what was not asked for.
+    clearly or reason nothing, and are not judged; n_cut responses that the limit of new tokens ended. None for what was
+    not asked for.
     """
 
     n: int
@@ -55,3 +56,4 @@ class Behaviour:
     n_unparsed: int = 0
     n_failed: int = 0
     n_without_answer: int = 0
+    n_cut: int = 0

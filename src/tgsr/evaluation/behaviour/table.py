@@ -46,6 +46,7 @@ def behaviour(
         regions_strict=mean([float(count_distinct(text)) for text in texts]),
         accuracy=mean(is_right),
         n_without_span=sum(not find_regions(text) for text in texts),
+        n_cut=sum(answer.response.truncated for answer in answers),
     )
     if verified is not None:
         problems = [
@@ -119,6 +120,11 @@ def table(models: Mapping[str, Behaviour]) -> str:
             f"(mentions {number(scores.regions_official)}), Audiology Verify {verify}, Consistency {consistency}, "
             f"accuracy {percent(scores.accuracy)}"
         )
+        if scores.n_cut:
+            lines.append(
+                f"{name}: {scores.n_cut} of {scores.n} responses were cut off at the limit of new tokens: regions that "
+                "were still to come are not counted, and an answer that was is wrong, or not judged"
+            )
         if scores.n_unverifiable:
             problems = ", ".join(f"{n} {problem}" for problem, n in sorted(scores.n_unverifiable.items()))
             lines.append(f"{name}: cited intervals: {problems}")

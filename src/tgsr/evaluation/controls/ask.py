@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tgsr.answering.predict import predict_to_file
+from tgsr.answering.predict import as_asked, predict_to_file
 from tgsr.answering.responder import Responder
 from tgsr.choices import correct_letter, extract_choice, official_letter
 from tgsr.data.splits import drawn
@@ -50,10 +50,18 @@ from tgsr.evaluation.controls.interventions import Fill
 from tgsr.evaluation.controls.reasoning import begun
 from tgsr.evaluation.controls.replies import Replies
 from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
-from tgsr.llm.decoding import Decoding, Failed
+from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
-from tgsr.records import BEGUN, Question, Response, append_jsonl, read_responses, resolve_audio, write_jsonl
+from tgsr.records import (
+    BEGUN,
+    Question,
+    append_jsonl,
+    as_answered,
+    read_responses,
+    resolve_audio,
+    write_jsonl,
+)
 from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
@@ -83,7 +91,8 @@ class ControlItem:
     in its place; None where the original has none. `cited`: the reasoning's distinct valid intervals, in their order.
     `spans`: what was kept or removed, or, of the original, the evidence that will be. `expected`: how far the sound
     of each interval that the original cites has moved; None where it was cut in two. `iou`: of a phrase. `alike`: a
-    judge's grade of 1 to 5 for how far its reasoning is that of the original.
+    judge's grade of 1 to 5 for how far its reasoning is that of the original. `is_cut`: whether the limit of new tokens
+    ended the response.
     """
 
     question: Question
@@ -100,6 +109,7 @@ class ControlItem:
     cited: tuple[Span, ...] = ()
     spans: tuple[Span, ...] = ()
     expected: tuple[Seconds | None, ...] = ()
+    is_cut: bool = False
 
 
 # --- asking ----------------------------------------------------------------------------------------------
@@ -134,7 +144,7 @@ def control(
     room = math.inf if in_parts else model.max_seconds
 
     if predictions is not None:
-        questions = _take_over(predictions, questions, model.name, folder / "answers-original.jsonl")
+        questions = _take_over(predictions, questions, model, folder / "answers-original.jsonl")
     texts = _ask(model, questions, folder, "original", cache, decoding)
     items = [_original(q, sources[q.audio], model.name, texts[q.id], settings) for q in questions]
     answered = [item for item in items if item.response is not None]
@@ -202,38 +212,31 @@ def drop_features(out: Path) -> None:
     shutil.rmtree(out / "features", ignore_errors=True)
 
 
-def _take_over(predictions: Path, asked: Sequence[Question], model: str, answers: Path) -> list[Question]:
+def _take_over(
+    predictions: Path, asked: Sequence[Question], model: Lalm | Responder, answers: Path
+) -> list[Question]:
     """Appends given responses to `answers` as if they had been asked for; those that are there are left alone.
 
-    Returns the questions, with the labels of those that were answered: one of them names the prompt.
+    Returns the questions, with the labels of those that were answered: one of them names the prompt. The model gets the
+    system turn that they were asked with.
     """
     file = str(predictions)
     responses = read_responses(predictions)
-    given = {response.question.id: response for response in responses if response.model == model}
+    given = {response.question.id: response for response in responses if response.model == model.name}
     if not given:
         names = ", ".join(sorted({response.model for response in responses})) or "nobody"
         remedy = "give --model as the predictions name it"
-        raise RecordError("model", f"no response of {model}, only of {names}", file, remedy=remedy)
+        raise RecordError("model", f"no response of {model.name}, only of {names}", file, remedy=remedy)
     done: set[str] = set()
     if answers.exists():
         repair_jsonl(answers)
-        done = {r.question.id for r in read_responses(answers) if r.model == model}
-    labelled: list[Question] = []
-    for question in asked:
-        response = given.get(question.id)
-        if response is None:
-            labelled.append(question)
-            continue
-        theirs = response.question
-        if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
-            field = "choices" if question.kind == "choice" else "phrase"
-            problem = (
-                f"{model}'s prediction for {question.id!r} answers another question than that of this id"
-            )
-            raise RecordError(field, problem, file, remedy="give the questions that were asked")
-        labelled.append(replace(question, labels=theirs.labels))
-        if question.id not in done:
-            append_jsonl(answers, Response(_seen_from(answers.parent, labelled[-1]), model, response.text))
+        done = {r.question.id for r in read_responses(answers) if r.model == model.name}
+    as_asked(model, list(given.values()))
+    labelled = as_answered(asked, given, predictions)
+    for question in labelled:
+        if question.id in given and question.id not in done:
+            here = _seen_from(answers.parent, question)
+            append_jsonl(answers, replace(given[question.id], question=here))
     return labelled
 
 
@@ -272,7 +275,7 @@ def _ask(
                 f"{answers}: answers {id_!r} about {response.question.audio}, now it would be {heard[id_]}: "
                 "the questions' sound or the original answers have changed; choose another --out"
             )
-        texts[id_] = response.text
+        texts[id_] = Cut(response.text) if response.truncated else response.text
     return texts
 
 
@@ -306,17 +309,16 @@ def _item(altered: Altered, original: ControlItem, condition: str, text: str | F
 
 def _read(item: ControlItem, text: str) -> ControlItem:
     """The item with what the response says. A choice that cannot be read is a wrong one."""
-    question = item.question
+    question, item = item.question, replace(item, response=str(text), is_cut=isinstance(text, Cut))
     if question.kind == "phrase":
         given = tuple(places_stated(find_asked(text, question.phrase), len(question.evidence)))
         iou = place_iou(given, question.evidence) if question.evidence else None
-        return replace(item, response=text, cited=given, iou=iou)
+        return replace(item, cited=given, iou=iou)
     cited = tuple(dict.fromkeys(valid_spans(find_regions(text))))
     index = extract_choice(text, question.choices)
     chosen = None if index is None else question.choices[index]
     return replace(
         item,
-        response=text,
         cited=cited,
         answer=chosen,
         is_right=chosen == question.answer,

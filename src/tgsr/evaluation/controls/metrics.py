@@ -9,7 +9,7 @@ from tgsr.statistics.intervals import NOT_MEASURED, Mean
 
 @dataclass(frozen=True, slots=True)
 class ConditionScores:
-    """One condition: `n` responses, `skipped` questions by reason.
+    """One condition: `n` responses, of which the limit of new tokens ended `n_cut`; `skipped` questions by reason.
 
     accuracy: of choices, by our reading of the final answer; accuracy_official: by the authors' letter. same_answer:
     the share of the originals' answers that are given again; originals without a readable one are unscored. iou and
@@ -26,6 +26,7 @@ class ConditionScores:
     same_place: Mean = NOT_MEASURED
     reasoning_alike: Mean = NOT_MEASURED
     criterion: str | None = None
+    n_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)

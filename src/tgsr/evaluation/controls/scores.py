@@ -202,6 +202,7 @@ def _condition_scores(
         n=len(asked),
         criterion=next((words for family, words in CRITERIA.items() if name.startswith(family)), None),
         skipped=dict(sorted(reasons.items())),
+        n_cut=sum(item.is_cut for item in asked),
         **means("choice", {**fields, "reasoning_alike": "alike"}),
         **means("phrase", {"iou": "iou", "same_place": "is_same"}),
     )
@@ -249,6 +250,7 @@ def _row(item: ControlItem) -> Row:
         "cited": seconds(item.cited),
         "spans": seconds(item.spans),
         **({} if item.alike is None else {"alike": item.alike}),
+        **({"truncated": True} if item.is_cut else {}),
         "response": item.response,
     }
 
@@ -277,6 +279,10 @@ FIGURES = {
 
 
 SLOPE = "seconds moved per second shifted"
+CUT = (
+    "cut off: by the limit of new tokens (choices and phrases); without a readable answer they count as wrong, and on "
+    "altered sound as another answer"
+)
 TASK_COLUMNS = ("accuracy %", "sufficiency %", "over silence", "necessity", "shift-following %")
 
 
@@ -294,6 +300,8 @@ def _table(name: str, controls: Controls) -> str:
         lines.append(f"  {'a blind pick':18} {'':5}  {100 * (controls.chance or 0):.1f}")
     if controls.n_phrases:
         lines += _condition_lines(controls, {"iou": "IoU %", "same_place": "same place %"})
+    if any(scores.n_cut for scores in controls.conditions.values()):
+        lines.append(f"  {CUT}")
     for field, words in FIGURES.items():
         mean: Mean = getattr(controls, field)
         if mean.n:
@@ -317,7 +325,9 @@ def _condition_lines(controls: Controls, columns: Mapping[str, str]) -> list[str
         n = first.n + first.n_unscored
         skipped = ", ".join(f"{reason} {k}" for reason, k in scores.skipped.items())
         same = "" if name == "original" else percent(second, "")
-        notes = [skipped, *([f"alike {number(scores.reasoning_alike)}"] if scores.reasoning_alike.n else [])]
+        notes = [skipped, f"{scores.n_cut} cut off" if scores.n_cut else ""]
+        notes.append(f"same of {second.n}" if same and 0 < second.n < n else "")
+        notes.append(f"alike {number(scores.reasoning_alike)}" if scores.reasoning_alike.n else "")
         notes.append(f"({scores.criterion})" if scores.criterion else "")
         if n or (skipped and not scores.n):
             told = ", ".join(note for note in notes if note)
