@@ -68,8 +68,8 @@ _LENGTH_AFTER_ABROAD = any_case(
     r"|después|depois"
     r"|dopo|später|plus tard|позже|спустя|ожидан|sonra|kemudian|sau đó|뒤|후|后|間)"
 )
-# "3~5초 정도 걸린다", "1秒から5秒程度の音": about so long, where no word for a place follows. "3秒から5秒間" and "3초부터
-# 5초 동안" are three things in use: 3 to 5 s long, from 3 s for 5 s, and from 3 to 5 s; so they are left out.
+# "3~5초 정도 걸린다", "1秒から5秒程度の音": about so long, where no word for a place follows. "3秒から5秒間" and
+# "3초부터 5초 동안" are three things in use: 3 to 5 s long, from 3 s for 5 s, and from 3 to 5 s; so they are left out.
 _LENGTH_AFTER_KOREAN_JAPANESE = any_case(
     r" ?(?:(?:정도|쯤|가량)(?! ?(?:에(?!만)|부터|까지|구간|사이|지점|부분|대))|동안"
     r"|(?:程度|くらい|ぐらい|ほど|前後)(?!の(?:間|区間|部分|ところ|位置)|に|まで))"

@@ -48,7 +48,10 @@ SECOND_ABROAD = (
     r"|(?:ال)?ثاني(?:ة|ه|تين)"
     r"|(?:ال)?ثوان[يٍ]?|ثانیه|שני(?:ה|ות|יות)|सेकंड|सेकेंड|सेकण्ड|วินาที)(?!\w)"
 )
-SECOND = rf"(?:seconds?|secs?\b\.?|s|с(?=\s?(?:$|[-~,.;:)\]→]|до\b|по\b|и\b)))(?![A-Za-z0-9_])|{SECOND_ABROAD}|秒[钟目]?|초"
+SECOND = (
+    r"(?:seconds?|secs?\b\.?|s|с(?=\s?(?:$|[-~,.;:)\]→]|до\b|по\b|и\b)))(?![A-Za-z0-9_])"
+    rf"|{SECOND_ABROAD}|秒[钟目]?|초"
+)
 # "3,2 Sekunden", "von 3,2 bis", "Sekunde 3,2", "3,2 s": a comma is a decimal point where such a word is beside it.
 _COMMA_LANGUAGE = any_case(
     r"[0-9],[0-9]{1,3}\s?(?:s\s|с\s)?(?:sek\b|sekund|sekunt|second[eio]|seg[ou]n|секунд|сек\b|до\b|по\b|bis\b"
