@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -459,3 +462,117 @@ def test_where_nothing_can_be_written_is_said_before_a_model_is_loaded(
         told = capsys.readouterr().err
         assert "choose another" in told
         assert "no-such-model" not in told
+
+
+# --- what people give by mistake ----------------------------------------------------------------------------------
+
+
+def _a_prediction(folder: Path) -> Path:
+    row = {
+        "id": "q",
+        "clip_id": "c",
+        "audio": "c.wav",
+        "duration": 2.0,
+        "kind": "choice",
+        "question": "Which?",
+    }
+    row |= {"choices": ["one", "two"], "answer": "one", "model": "m", "response": "(a)"}
+    path = folder / "p.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+def test_a_second_file_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(_a_prediction(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["score", path, "other.jsonl", "--out", str(tmp_path / "m.json")])
+    assert stopped.value.code == 2
+    assert (
+        "other.jsonl: more than `tgsr score` reads at a time; run it once for each" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "{p}", "--out", "{p}"),
+        ("score", "{p}", "--out", "{m}", "--items", "{p}"),
+        ("score", "{p}", "--out", "{m}", "--items", "{m}"),
+        ("import", "{p}", "--model", "m", "--out", "{p}"),
+        ("export", "{p}", "--to", "trl", "--out", "{link}"),
+        ("predict", "--questions", "{p}", "--model", "mini", "--out", "{p}"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, link = _a_prediction(tmp_path), tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    before = path.read_bytes()
+    assert cli.main([word.format(p=path, m=tmp_path / "m.json", link=link) for word in words]) == 2
+    assert "would be replaced; choose another" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("words", [("score",), ("audit",), ("look",), ("pack", "--to", "webdataset")])
+def test_a_name_that_is_too_long_is_said(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / ("y" * 300)
+    assert cli.main([words[0], str(_a_prediction(tmp_path)), *words[1:], "--out", str(out)]) == 2
+    assert f"tgsr: {out}: File name too long; choose a shorter name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["score", "look", "import"])
+def test_a_folder_for_a_file_is_said_without_the_systems_number(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+    assert f"tgsr: {tmp_path}: is a folder; give a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["score", "audit", "report"])
+def test_questions_for_predictions_are_told_what_to_give(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _a_prediction(tmp_path)
+    row = json.loads(path.read_text())
+    path.write_text(json.dumps({key: row[key] for key in row if key not in ("model", "response")}) + "\n")
+    assert cli.main([command, str(path), "--out", str(tmp_path / "o")]) == 2
+    assert "or give what `tgsr predict` or `tgsr import` writes" in capsys.readouterr().err
+
+
+def test_an_audit_of_nothing_names_no_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p.jsonl").touch()
+    assert cli.main(["audit", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o")]) == 2
+    assert "errors.jsonl" not in capsys.readouterr().err
+
+
+def test_what_a_file_holds_reaches_no_terminal_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.flac"
+    path.write_bytes(b"fLaC\x1b[31m\x07,\x00b\nc,d\n")
+    assert cli.main(["rubrics", str(path), "--questions", str(path), "--out", str(tmp_path / "o")]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_fault_of_ours(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tgsr.cli",
+        "score",
+        str(_a_prediction(tmp_path)),
+        "--out",
+        str(tmp_path / "m"),
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert json.loads((tmp_path / "m").read_text())["n"] == 1

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
+from typing import TextIO
 
 from tgsr import __version__
-from tgsr.errors import DISK_REMEDIES, Stopped, TgsrError
+from tgsr.errors import DISK_REMEDIES, OptionError, Stopped, TgsrError, shown
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "first steps": {
@@ -96,6 +100,7 @@ EXIT_CODES = {
     1: "tgsr check: a row of parts 1 to 5 fails",
     2: "the input, a file or a flag is wrong, or a package is missing: one message says which and what to do",
     130: "interrupted (Ctrl-C); the same command goes on",
+    141: "what read its output has ended (`| head`); the files are written",
     143: "ended from outside (SIGTERM); the same command goes on",
 }
 """What a command ends with, as shells see it. Any other is a fault of ours, and comes with a trace."""
@@ -120,26 +125,66 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     args = _parsed(words)
     try:
+        _require_apart(args)
         args.run(args)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Stopped as stopped:
         return stopped.status
     except USERS_ERRORS as error:
-        print(f"tgsr: {error}", file=sys.stderr)
+        print(f"tgsr: {_told(error)}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (missing := (error.name or "").partition(".")[0]) not in HEAVY:
             raise
         print(f"tgsr {words[0]}: needs {missing}, which is not installed; {FULL}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
+        return 141
     except OSError as error:  # of a disk, where nobody nearer to it has said so
         if error.errno not in DISK_REMEDIES:
             raise
-        print(f"tgsr: {error}; {DISK_REMEDIES[error.errno]} and run the same command again", file=sys.stderr)
+        print(
+            f"tgsr: {_told(error)}; {DISK_REMEDIES[error.errno]} and run the same command again",
+            file=sys.stderr,
+        )
         return 2
     return 0
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether nobody reads any more what the stream writes, as behind `| head`."""
+    ends = select.poll()
+    ends.register(stream.fileno(), 0)
+    return bool(ends.poll(0))
+
+
+def _told(error: Exception) -> str:
+    """The error's message; one that the system wrote without its number, and with a remedy where a folder was read."""
+    if isinstance(error, TgsrError) or not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    said = "is a folder; give a file" if error.errno == errno.EISDIR else error.strerror
+    return f"{shown(os.fsdecode(error.filename))}: {said}"
+
+
+def _require_apart(args: argparse.Namespace) -> None:
+    """OptionError where a file that is to be written is also one that is read: it would be gone."""
+    for flag in ("out", "items"):
+        out = getattr(args, flag, None)
+        if not isinstance(out, Path) or (os.path.exists(out) and not os.path.isfile(out)):
+            continue  # /dev/stdout, or a folder, in which nothing given is replaced
+        for other, value in vars(args).items():
+            given = value if isinstance(value, list | tuple) else [value]
+            paths = [one for one in given if isinstance(one, Path)] if other != flag else []
+            if any(os.path.realpath(path) == os.path.realpath(out) for path in paths):
+                raise OptionError(
+                    f"--{flag} {out}: is given as {other}, too, and would be replaced; choose another"
+                )
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -148,8 +193,11 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
     """
     top = parser(words)
     args, rest = top.parse_known_args(words)
-    if rest and ("words" not in args or any(word.startswith("-") for word in rest)):
+    if rest and any(word.startswith("-") for word in rest):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and "words" not in args:
+        name = next(word for word in words if not word.startswith("-"))
+        top.error(f"{' '.join(rest)}: more than `tgsr {name}` reads at a time; run it once for each")
     if rest:
         args.words += rest
     return args

@@ -17,6 +17,7 @@ def shown(path: str | os.PathLike[str]) -> str:
 DISK_REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space"),
     errno.EROFS: "choose a folder that can be written to",
+    errno.ENAMETOOLONG: "choose a shorter name",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "make it writable, or choose another folder"),
 }
 """What to do where the system refuses to write, by the system's number of the error."""

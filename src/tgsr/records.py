@@ -470,10 +470,16 @@ def question_of(row: Row) -> Question:
     return _record(Question, given)
 
 
+def no_response() -> RecordError:
+    """The error of a row without a response, as every row is where questions or clips are given for predictions."""
+    remedy = "correct the row, or give what `tgsr predict` or `tgsr import` writes"
+    return RecordError("response", 'is missing; "" is the empty response', remedy=remedy)
+
+
 def response_of(row: Row) -> Response:
     """The response of one row of a predictions file. RecordError names the field that is wrong."""
     if row.get("response") is None:
-        raise RecordError("response", 'is missing; "" is the empty response')
+        raise no_response()
     # Response checks the types
     truncated, system = row.get("truncated"), cast(str | None, row.get("system"))
     cut = False if truncated is None else cast(bool, truncated)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tgsr.notation.times import Pair, any_case
+from tgsr.notation.times import SECOND_ABROAD, Pair, any_case
 
 # Behind a pair. A sum, a rate ("3-5 s/step"), and another range.
 SUM_AFTER = any_case(r"\s{0,3}[=≈]\s{0,2}~?[0-9]|\s?(?:[/^][a-z-]|²)")
@@ -57,7 +57,7 @@ _LENGTH_BEFORE_ABROAD = any_case(
     r"(?:\bdur(?:a|e|é|ó|ou|an|aç|at|ée)\w*|dauer\w*|\b(?:pendant|für|per|por|przez|selama|trong|à chaque|jede"
     r"|alle|cada)"
     r"|läng\w*|\blong(?:u|it)\w*|lung\w*|tard[aeó]\w*|duurt|lengte|wart\w*|attend(?:re|ez|ons|u)\w*"
-    r"|esper[aó]\w*|aspett\w*|длит\w*"
+    r"|esper[aó]\w*|aspett\w*|depois|después|après|длит\w*"
     r"|продолж\w*|течение|кажды\w|trwa\w*|kéo dài|varar|varer|sürer|süren)[^.!?;\n0-9]{0,12}$"
 )
 _PAUSE_BEFORE_ABROAD = any_case(
@@ -66,7 +66,13 @@ _PAUSE_BEFORE_ABROAD = any_case(
 _LENGTH_AFTER_ABROAD = any_case(
     r" ?(?:lang(?!s)\w{0,2}|lung[aoh]\w?|de (?:dura|largo|long|silenc|paus)|di (?:dura|silen|paus)|d'att"
     r"|después|depois"
-    r"|dopo|später|plus tard|позже|спустя|ожидан|sonra|kemudian|sau đó|뒤|후|정도|后|間)"
+    r"|dopo|später|plus tard|позже|спустя|ожидан|sonra|kemudian|sau đó|뒤|후|后|間)"
+)
+# "3~5초 정도 걸린다", "1秒から5秒程度の音": about so long, where no word for a place follows. "3秒から5秒間" and
+# "3초부터 5초 동안" are three things in use: 3 to 5 s long, from 3 s for 5 s, and from 3 to 5 s; so they are left out.
+_LENGTH_AFTER_KOREAN_JAPANESE = any_case(
+    r" ?(?:(?:정도|쯤|가량)(?! ?(?:에(?!만)|부터|까지|구간|사이|지점|부분|대))|동안"
+    r"|(?:程度|くらい|ぐらい|ほど|前後)(?!の(?:間|区間|部分|ところ|位置)|に|まで))"
 )
 _LENGTH_FROM_BEFORE = any_case(
     r"\b(?:(?:rang|var)[a-z]{1,4}|(?:durations?|lengths?|delays?|gaps?|pauses?|latency) [a-z]{2,10}"
@@ -84,6 +90,7 @@ _PLACE_BEFORE = any_case(
     r"(?:(?:^|[^\w\s]|\n)\s{0,4}(?:by {1,2})?"
     r"|\b(?:at|about|around|approximately|approx|circa|roughly|near|from|between|during|and|or|then|the|in"
     r"|inside|through|throughout|across|over|within|covers?|spans?|occupies|seconds?|sec|mark|clip"
+    rf"|{SECOND_ABROAD}"
     r"|(?:segment|interval|time-?stamp|time-?frame|time|region|portion|part|window)s?"
     r"(?: is| are| was| [a-z]{3,6} be)?) {1,2})[~≈]?$"
 )
@@ -154,6 +161,11 @@ def is_length(pair: Pair, text: str) -> bool:
     first, last, joint, before, after = pair
     if first.is_mark or last.is_mark:
         return False
+    if first.seconds > 0 and (
+        _LENGTH_AFTER_KOREAN_JAPANESE.match(after)
+        or (after.startswith("間") and "から" in text[first.stop : last.at])
+    ):
+        return True
     if before.endswith("rom "):
         if _LENGTH_FROM_BEFORE.search(before):
             return True
@@ -189,6 +201,7 @@ def is_length_abroad(before: str, after: str, is_decimal: bool) -> bool:
             _LENGTH_BEFORE_ABROAD.search(before),
             not is_decimal and _PAUSE_BEFORE_ABROAD.search(before),
             _LENGTH_AFTER_ABROAD.match(after),
+            _LENGTH_AFTER_KOREAN_JAPANESE.match(after),
         )
     )
 

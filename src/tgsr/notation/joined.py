@@ -24,6 +24,7 @@ from tgsr.notation.times import (
     NEARLY,
     NUMBER_HEAD,
     SECOND,
+    SECOND_ABROAD,
     Pair,
     Stated,
     Time,
@@ -108,6 +109,8 @@ def joined(text: str, times: Sequence[Time], is_asked: bool) -> Iterator[Stated]
 def _gap(text: str, first: Time, last: Time) -> str | None:
     if last.at - first.stop > _MOST_BETWEEN:
         return None
+    if text[first.stop : last.at] == "/" and last.written.startswith("PT"):
+        return "dash"  # ISO 8601's interval
     match = _GAP.fullmatch(text, first.stop, last.at)
     return None if match is None else match.lastgroup
 
@@ -147,7 +150,7 @@ def _are_alike(one: Time, other: Time) -> bool:
 
 # --- what says that seconds are meant ----------------------------------------------------------------------------
 
-_SECONDS_BEFORE = any_case(rf"(?:\bsec(?:ond)?s?[ {{]|\bt ?= ?){NUMBER_HEAD}$")
+_SECONDS_BEFORE = any_case(rf"(?:\bsec(?:ond)?s?[ {{]|\b{SECOND_ABROAD} |\bt ?= ?){NUMBER_HEAD}$")
 _TIME_WORD = (
     r"(?:\btime[- ]?stamps?|\btimesteps?|\btimes?|\btime[ _]?(?:range|interval|span|frame|window|segment|period)s?"
     r"|\bsegments?|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"

@@ -13,14 +13,14 @@ from itertools import pairwise
 from tgsr.notation.doubts import is_length_abroad
 from tgsr.notation.times import AFTER, BEFORE, SECOND_ABROAD, Stated, Time, any_case, clock_seconds
 
-_ATTACHED = r"(?:초|秒)"
+_ATTACHED = r"(?:초|秒目?)"
 _UNIT = rf"(?:{SECOND_ABROAD}|{_ATTACHED}|(?:s|с|sec)(?!\w))"
-_ARTICLE = r"(?:el|los|las?|il|le|die|der|das|den|de|det|os?|as?)"
+_ARTICLE = r"(?:el|los|las?|il|i|les?|die|der|das|den|de|det|os?|as?)"
 _NAMED = rf"(?:(?:{_ARTICLE} )?{SECOND_ABROAD} ?)"  # before its number: "al segundo 5", "Sekunde 5"
 _MINUTES = r"(?:[0-9]{1,3} ?(?:m|min|мин|분|分|دقي|דק)\w{0,4}\.?,? ?(?:(?:y|e|et|und|en|i|и|och|og) )?)?"
 _CLOCK = r"[0-9]{0,2}:?[0-9]{1,2}:[0-5][0-9](?:[.,][0-9]{1,3})?"
 _NUMBER = rf"(?:{_CLOCK}|{_MINUTES}[0-9]{{1,5}}(?:[.,][0-9]{{1,3}})?)"
-_ORDINAL = r"(?:\.(?= )|[ºªe](?=[er]?\b)|°|-?(?:я|й|ю|ой|ей|го|ую)\b)?"
+_ORDINAL = r"(?:\.(?= )|[ºªe](?=[er]?\b)|ème|°|वें|-?(?:я|й|ю|ой|ей|го|ую)\b)?"
 
 _FROM = (
     r"(?:desde|del?|d[oa]s?|depuis|du|dal?|dall[ae']|dai|vo[mn]|ab|van|vanaf|från|fra|с|со|от|з|із|від|od|từ"

@@ -20,7 +20,9 @@ _PLACE_ABROAD = any_case(
     rf"|o) )?(?:{SECOND_ABROAD} )?{NUMBER_HEAD}$"
 )
 _NAMED_ABROAD = any_case(rf"\b{SECOND_ABROAD} $")
-_PLACED_ABROAD = any_case(r" ?(?:에|쯤|に|で|付近|頃|ごろ)")
+_PLACED_ABROAD = any_case(
+    r" ?(?:에|쯤|지점|무렵|부근|に|で|付近|頃|ごろ|あたり|の(?:时|地)点|处|时(?![长间])|पर)"
+)
 _ANOTHER = any_case(
     rf"\s?(?:,|,? ?(?:and|or|&|und|y|et|e|и|和|、)) {{0,2}}{NUMBER_HEAD}$"
 )  # "at 3.2s, 4.5s and 6.1s"
@@ -63,6 +65,7 @@ def points(text: str) -> list[Time]:
             continue
         is_placed = (
             time.is_mark
+            or is_named
             or _PLACE.search(before)
             or (after[:1] in (",", ":") and _HEAD.search(before))
             or is_another

@@ -26,18 +26,12 @@ _PLAIN = {
     **dict.fromkeys("（【「", "("),
     **dict.fromkeys("）】」", ")"),
     **dict.fromkeys("*`\u00a0\u2009\u202f\u3000\u200b", " "),
-    **{chr(ord("０") + digit): str(digit) for digit in range(10)},
-    **dict(zip("：，；．｜［］", ":,;.|[]", strict=True)),
+    **{chr(ord(zero) + digit): str(digit) for zero in "０٠۰०" for digit in range(10)},
+    **dict(zip("：，；．｜［］٫،", ":,;.|[].,", strict=True)),
     **dict(zip("開從時處結續鐘約後個點終兩於為", "开从时处结续钟约后个点终两于为", strict=True)),
 }
 _NOT_PLAIN = re.compile(f"[{''.join(_PLAIN)}]")
 _IN_DOLLARS = re.compile(r"\$(~?[0-9.:]{1,12}s?)\$")
-# "3,2 Sekunden", "von 3,2 bis", "3,2 s": a comma is a decimal point where such a word is beside it.
-_COMMA_LANGUAGE = any_case(
-    r"[0-9],[0-9]{1,3}\s?(?:s\s|с\s)?(?:sek\b|sekund|sekunt|second[eio]|seg[ou]n|секунд|сек\b|до\b|по\b|bis\b"
-    r"|à\b|a\b|hasta\b"
-    r"|até\b|tot\b|do\b|til\b|al\b|hingga\b|sampai\b|saniye|detik|giây|秒|초)|[0-9],[0-9]{1,2}\s?(?:s|с|secs?)\b"
-)
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]{1,4}),([0-9]{1,3})(?![0-9.,])")
 
 _NUMBER = r"[0-9]{1,6}(?:\.[0-9]{1,20})?"
@@ -51,19 +45,34 @@ _PRIMES = r"[0-9]?['′](?:[02-5][0-9]|1[2-9]|(?<=[0-389]['′])1[01])(?:\.[0-9]
 SECOND_ABROAD = (
     r"(?:segundos?|segons?|second[oi]|secondes?|seconden|sekund\w{0,4}|sek\b\.?|secund\w{1,4}|vteřin\w?|sekunt\w{1,4}"
     r"|sekunn\w{1,4}|másodperc\w{0,6}|секунд\w{0,3}|сек\b\.?|saniye\w{0,6}|detik|giây|δευτερ\w{1,8}"
-    r"|(?:ال)?ثاني(?:ة|ه)"
+    r"|(?:ال)?ثاني(?:ة|ه|تين)"
     r"|(?:ال)?ثوان[يٍ]?|ثانیه|שני(?:ה|ות|יות)|सेकंड|सेकेंड|सेकण्ड|วินาที)(?!\w)"
 )
-SECOND = rf"(?:seconds?|secs?\b\.?|s|с(?=\s?(?:$|[-~,.;:)\]→]|до\b|по\b|и\b)))(?![A-Za-z0-9_])|{SECOND_ABROAD}|秒钟?|초"
+SECOND = (
+    r"(?:seconds?|secs?\b\.?|s|с(?=\s?(?:$|[-~,.;:)\]→]|до\b|по\b|и\b)))(?![A-Za-z0-9_])"
+    rf"|{SECOND_ABROAD}|秒[钟目]?|초"
+)
+# "3,2 Sekunden", "von 3,2 bis", "Sekunde 3,2", "3,2 s": a comma is a decimal point where such a word is beside it.
+_COMMA_LANGUAGE = any_case(
+    r"[0-9],[0-9]{1,3}\s?(?:s\s|с\s)?(?:sek\b|sekund|sekunt|second[eio]|seg[ou]n|секунд|сек\b|до\b|по\b|bis\b"
+    r"|à\b|a\b|hasta\b"
+    r"|até\b|tot\b|do\b|til\b|al\b|hingga\b|sampai\b|saniye|detik|giây|秒|초)|[0-9],[0-9]{1,2}\s?(?:s|с|secs?)\b"
+    rf"|(?<!\w){SECOND_ABROAD} [0-9]{{1,4}},[0-9]{{1,2}}(?![0-9])"
+)
 _MINUTE = r"(?:minutes?|mins?\.?|m|minut[aeio]\w?|минут\w?|мин\.?)(?![A-Za-z_])|分钟?|분"
 _TIME = any_case(
     rf"{_FIRST_DIGIT}(?:(?P<clock>[0-9]{{0,2}}:[0-5][0-9](?::[0-5][0-9])?(?:[.,][0-9]{{1,6}}"
     rf"|:[0-9]{{3}})?{_STOP}|{_PRIMES})"
     rf"|(?P<min>[0-9]{{0,3}})(?:\s?|-)(?:{_MINUTE})"
     rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_NUMBER})(?=\s?(?:{SECOND})))?"
-    rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th)\b)?)"
+    rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th|e|ème|-?[йяюей])\b|वें)?)"
     rf"(?:(?:\s{{0,2}}|-)(?:(?P<ms>(?:ms|msecs?|milliseconds?)(?![A-Za-z0-9_])|毫秒)|(?P<unit>{SECOND})))?"
     r"(?P<mark>[ -](?:marks?|markers?)\b|(?<=[a-z])[ -]points?\b)?"
+)
+# ISO 8601, as subtitles, players and JSON have it: PT3.2S, PT1M3.5S, PT0H1M3S.
+_ISO = re.compile(
+    r"(?<![A-Za-z0-9_])PT(?=[0-9])(?:(?P<hours>[0-9]{1,2})H)?(?:(?P<minutes>[0-9]{1,3})M)?"
+    r"(?:(?P<num>[0-9]{1,6}(?:[.,][0-9]{1,20})?)S)?(?P<unit>)(?<=[HMS])(?![A-Za-z0-9_])(?P<mark>[ -]marks?\b)?"
 )
 _UNITS_IN_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS_IN_WORDS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
@@ -164,6 +173,8 @@ def times_of(text: str) -> list[Time]:
         times = sorted(times + [_time_in_words(match) for match in _IN_WORDS.finditer(text)])
     if "秒" in text and (in_chinese := [_time_in_words(match) for match in _IN_CHINESE.finditer(text)]):
         times = sorted(times + in_chinese)
+    if "PT" in text and (iso := [_iso_time(match) for match in _ISO.finditer(text)]):
+        times = sorted(times + iso)
     return times
 
 
@@ -207,6 +218,15 @@ def _time_in_words(match: re.Match[str]) -> Time:
     seconds, kind = _number_in_words(word), "s" if unit else ""
     unit_stop = match.end("unit" if unit else "num")
     return Time(match.start(), match.end("num"), unit_stop, match.end(), seconds, kind, word, bool(mark))
+
+
+def _iso_time(match: re.Match[str]) -> Time:
+    hours, minutes, seconds = (
+        float((match[part] or "0").replace(",", ".")) for part in ("hours", "minutes", "num")
+    )
+    stop, written = match.end("unit"), match.string[match.start() : match.end("unit")]
+    total = round(3600 * hours + 60 * minutes + seconds, 6)
+    return Time(match.start(), stop, stop, match.end(), total, "s", written, match["mark"] is not None)
 
 
 def _number_in_words(word: str) -> Seconds:

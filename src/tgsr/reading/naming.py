@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tgsr.reading.other_languages import BUTS, IS, word_set
+
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 WRAPS = "*_`\"'$~ \t"
 """Emphasis, quotes and the like, which say nothing themselves."""
@@ -33,11 +35,6 @@ _SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
 """What ends a sentence, between two words."""
 _STOP_WITHIN = re.compile(r"[.…!?;]\s|[\n|]")
-
-
-def word_set(text: str) -> frozenset[str]:
-    """The words of a list that is written as a text with blanks between."""
-    return frozenset(text.split())
 
 
 def without_letters(texts: Sequence[str]) -> list[str]:
@@ -228,6 +225,8 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
     letter = Mention(i, i + 1, ord(word) - 97, is_letter=True)
     is_alone = text is None or text.last == i + 1
     mark = _mark(words, i, start)
+    if mark == "call" and text is not None and is_alone and ":" in words.gaps[i]:
+        mark = ""  # "Answer: C" announces it
     if mark == "bracket" or (mark == "call" and is_alone) or (mark == "quote" and text is None):
         return letter
     if text is None:
@@ -235,12 +234,12 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
         return letter if is_letter else None
     if not is_alone or text.index == letter.index:
         return text
-    # A choice's text is a letter that another choice has. "C. E" is letter and text, "C (a)" text and letter, "C" alone
-    # the text, and "C." nobody knows.
+    # A choice's text is a letter that another choice has. "C. E" is letter and text, "C (a)" text and letter. Alone,
+    # "C", "C." or "The answer is C.", it is the text, as it was asked for and is written; "c" nobody knows.
     if _is_before_its_text(words, letter, options):
         return letter
-    is_whole = len(words) - start == 1 and not (words.gaps[i] if i > start else "").strip()
-    if is_whole and words.raw[i] + words.gaps[i + 1].strip(WRAPS + "\n{}") == options.texts[text.index or 0]:
+    is_alone = words.after(i) not in options.starting or words.gaps[i + 1].strip() not in (".", ":", ")")
+    if is_alone and text.index is not None and words.raw[i] == options.texts[text.index]:
         return text
     if i + 1 < len(words) and _mark(words, i + 1, start) == "bracket":
         return text
@@ -402,7 +401,7 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
             not after or (follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != ".")
         )
         return is_listed or is_named
-    is_verb_next = after in _AFTER
+    is_verb_next = after in _AFTER or after in IS
     if word in "ai" and after and not follows and not is_verb_next and not _IS_CJK(after):
         return False
     if word == "i" and is_verb_next:
@@ -412,4 +411,6 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         return False  # John B. Smith
     if is_first or is_listed or is_verb_next or is_beside_chinese:
         return True
-    return before in _BEFORE or (at_end and is_stated)
+    is_said = before in _BEFORE or before in BUTS or before in IS
+    is_said = is_said or (before in ("la", "a") and words.before(i - 1) in IS)
+    return is_said or (at_end and is_stated)

@@ -17,7 +17,17 @@ from itertools import zip_longest
 from typing import Literal
 
 from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions, word_set
-from tgsr.reading.other_languages import announced
+from tgsr.reading.other_languages import (
+    BEGIN_AGAIN,
+    BUTS,
+    FILLERS,
+    REASONS,
+    ROLES,
+    TOPIC,
+    announced,
+    denies,
+    is_wrong,
+)
 from tgsr.reading.thoughts import said_aloud
 
 Unclear = Literal["none", "several", "against"]
@@ -48,7 +58,7 @@ _WORDS_OF: dict[Role, str] = {
         rule ruled ruling unlike than wrong incorrect false unlikely inaccurate implausible impossible invalid
         irrelevant absurd unable inconsistent incompatible contradicts contradicted mistaken lack lacks lacking
         fails fail doubt doubtful opposed absent inaudible least far hardly barely scarcely distractor
-        decoy out no 不 没 未 错 排 除
+        decoy out no 不 没 未 错 排 除 非
     """,
     "open": """
         maybe perhaps possibly might could may possible less used alternatively plausible
@@ -65,7 +75,9 @@ _WORDS_OF: dict[Role, str] = {
     "and": "and",
     "or": "or",
 }
-_ROLES: dict[str, Role] = {word: role for role, words in _WORDS_OF.items() for word in words.split()}
+_ROLES: dict[str, Role] = {
+    word: role for role in _WORDS_OF for word in f"{ROLES.get(role, '')} {_WORDS_OF[role]}".split()
+}
 _CONTRASTS = word_set("but however yet 而 但")
 _FORWARD = word_set("than except unlike without instead rather opposed")
 _WRONG = word_set("wrong incorrect false not")
@@ -77,8 +89,9 @@ _SUBJECTS = word_set(
     """
     it it's he she he's she's they this that that's i i'd i'll i'm we there these 是 选 应 故 所 因 正 其
     """
+    + BEGIN_AGAIN
 )
-_FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项")
+_FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项" + FILLERS)
 _COMMITS = word_set("i i'm we forced pressed pushed asked anything so needed required my")
 # What a sentence is to the one before.
 _CORRECTS = word_set("wait actually no now hmm sorry correction oops scratch second meant mean reconsider")
@@ -155,8 +168,12 @@ class _Walk:
                 self._note(word, i)
             self.sentence.n_words += 1
             role = _ROLES.get(word) or ("reject" if word.endswith("n't") else None)
+            if role is None and word in REASONS and words.after(i) in REASONS[word]:
+                role = "reason"
             if role is not None:
                 self._turn(role, i, i + 1 in at)
+            elif self.clause and not word.isascii() and denies(words.low, i):
+                self._reject_clause(self._first_in_bracket())
             i += 1
         self._end_sentence(words.gaps[n])
         return self.done
@@ -198,6 +215,10 @@ class _Walk:
             self.rejecting = self.rejecting and may_go_on and word not in _SUBJECTS and not _DASH.search(gap)
             self.aside = False
         elif "," in gap:
+            if self.is_open and self.sentence.n_words == 1:
+                return  # "Perhaps, B"
+            if last is not None and last.last == i - 1 and words.low[i - 1] in TOPIC:
+                return  # "Bは、間違いです"
             if self.aside and self.is_leading:
                 self._end_clause()
                 self.aside = self.is_leading = False
@@ -216,6 +237,8 @@ class _Walk:
         if word == "with" and before in (*_GOES, "along", "together"):
             return
         if word == "as" and "well" in (before, after):
+            return
+        if word in BUTS and not self.rejecting:
             return
         if role == "turn" and (after in ("than", "of") or (word == "but" and before in _ALL)):
             role = "reject"
@@ -259,15 +282,32 @@ class _Walk:
             self.is_conditional = True  # "not only B"
         elif word in _WRONG and self.named and not self.clause and self.words.gaps[i].strip() and not after:
             self.named = [(mention, "rejected") for mention, _ in self.named]  # "(b) Woman - wrong"
+        elif (
+            is_wrong(word)
+            and word not in _WRONG
+            and self.named
+            and self.named[-1][0].last == i
+            and _DASH.search(self.words.gaps[i])
+        ):
+            self.named[-1] = (self.named[-1][0], "rejected")  # "B — неверный ответ"
         elif word == "false" and self.named and not self.clause and "," in self.words.gaps[i + 1]:
             self.named[-1] = (self.named[-1][0], "rejected")  # {"A": false, "B": true}
         elif self.clause and word not in _FORWARD and not self._is_before_a_mention(i):
-            self.named += [(mention, "rejected") for mention in self.clause]  # "B is wrong"
-            self.clause = []
+            self._reject_clause()  # "B is wrong"
         else:
             if word not in ("nor", "neither"):
                 self._end_clause()
             self.rejecting = True
+
+    def _reject_clause(self, first: int = 0) -> None:
+        self.named += [(mention, "rejected") for mention in self.clause[first:]]
+        del self.clause[first:]
+
+    def _first_in_bracket(self) -> int:
+        """The place in the clause of what an open bracket holds: of "B (Aではない)" it is A's; 0 without one."""
+        gaps, clause = self.words.gaps, self.clause
+        opened = [k for k, m in enumerate(clause) if "(" in gaps[m.first] and ")" not in gaps[m.last]]
+        return opened[-1] if opened else 0
 
     def _is_before_a_mention(self, i: int) -> bool:
         """Whether nothing but fillers stands between the word at `i` and the next mention."""
@@ -314,6 +354,10 @@ class _Walk:
 def _rejects(words: Words, i: int) -> bool:
     """Whether a word that may reject does so here."""
     word, before, after = words.low[i], words.before(i), words.after(i)
+    if word == "非":
+        return before not in ("除", "是", "莫") and after != "常"
+    if word == "non":
+        return words.gaps[i + 1].isspace()
     if word == "no":
         return bool(after) and words.gaps[i + 1].isspace() and after not in ("doubt", "question", "it")
     if word == "doubt":
@@ -523,7 +567,7 @@ def _statements(text: str, low: str, begin: int, end: int) -> Iterator[_Statemen
             first = at if start > match.end() else _sentence_begin(low, begin, at)
             yield _Statement(first, at, start, stop, _FINAL if low.endswith("最终", begin, at) else _SAYS)
     for at, start, stop, is_final in announced(low, begin, end):
-        yield _Statement(start, at, start, stop, _FINAL if is_final else _SAYS)
+        yield _Statement(at, at, start, stop, _FINAL if is_final else _SAYS)
 
 
 def _closed(low: str, begin: int, end: int) -> Iterator[_Statement]:

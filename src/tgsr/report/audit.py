@@ -132,7 +132,8 @@ def _read(
             ]
         answers[path] = [_placed(one, path) for one in of_file]
     if not any(answers.values()):
-        raise NothingDone(f"{', '.join(map(str, predictions))}: no response that can be read; see {errors}")
+        why = f"see {errors}" if errors.exists() else "give what `tgsr predict` or `tgsr import` writes"
+        raise NothingDone(f"{', '.join(map(str, predictions))}: no response that can be read; {why}")
     return answers
 
 

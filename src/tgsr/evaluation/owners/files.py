@@ -72,8 +72,10 @@ def whose_file(path: Path) -> tuple[Owner | None, bool]:
     )
     if owner is not None or asks_where or first_sign(path) in (b"{", b""):
         return owner, asks_where
-    keys = f"has the keys {', '.join(map(str, first.values))!s:.200}" if first else "has no row"
-    raise RecordError(None, f"is no benchmark's file: its first row {keys}", str(path), remedy=_KNOWN)
+    keys = (
+        f"its first row has the keys {', '.join(map(str, first.values))!a:.200}" if first else "it has no row"
+    )
+    raise RecordError(None, f"is no benchmark's file: {keys}", str(path), remedy=_KNOWN)
 
 
 def benchmark_questions(path: Path) -> Iterator[BenchmarkQuestion | Bad]:

@@ -23,7 +23,7 @@ from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.owners.meld import Meld
 from tgsr.evaluation.owners.owner import Benchmark, BenchmarkRow, Owner, id_in, plain_id
 from tgsr.evaluation.scoring.metrics import Format
-from tgsr.records import Question, Response, question_of, response_of
+from tgsr.records import Question, Response, no_response, question_of, response_of
 
 _HOW_TO = (
     "give MMAU's json list (model_output), MMAR's jsonl (answer_prediction), AIR-Bench's rows (response), MMAU-Pro's "
@@ -237,7 +237,7 @@ def _response(known: Known | None, row: Row) -> Response | Foreign:
         return Foreign(str(given), str(model))
     if known.questions:
         if text is None:
-            raise RecordError("response", 'is missing; "" is the empty response')
+            raise no_response()
         if not isinstance(model, str) or not isinstance(text, str):
             raise RecordError("response", "model and response must be text")
         cut, system = row.get("truncated"), cast(str | None, row.get("system"))  # Response checks the types
