@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def read_looked(path: Path, questions: Sequence[Question]) -> dict[str, dict[str
             fields = [row[name] for name in ("model", "response", "n_tokens", "n_of_block")]
             fields.append({phase: _shares(layers) for phase, layers in row["share"].items()})
             pointed = [{phase: Pointed(**p) for phase, p in row[where].items()} for where in WHERE]
-            item = Looked(question, *fields, *pointed, is_cut=bool(row.get("truncated")))
+            item = replace(Looked(question, *fields, *pointed), is_cut=bool(row.get("truncated")))
         except (KeyError, TypeError, AttributeError) as error:
             problem = f"is not a line of tgsr attend: {error!r}"
             raise RecordError(None, problem, str(path), entry.line, "choose another --out") from None
