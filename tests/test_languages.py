@@ -393,6 +393,7 @@ SAYS_B_AND_DENIES = (
     "Il ne s'agit pas de A. La réponse est B.",
     "La réponse n'est pas A. La réponse est B.",
     "Die Antwort ist nicht A, sondern B",
+    "La risposta non è A ma B",
     "Die Antwort ist B, nicht A",
     "B ist richtig",
     "B ist die richtige Antwort",

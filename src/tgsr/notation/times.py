@@ -161,7 +161,7 @@ def plain(text: str) -> str:
         text = _NOT_PLAIN.sub(lambda match: _PLAIN[match[0]], text)
     if "$" in text:
         text = _IN_DOLLARS.sub(r" \1 ", text)
-    if "," in text and _COMMA_LANGUAGE.search(text):
+    if _DECIMAL_COMMA.search(text) and _COMMA_LANGUAGE.search(text):
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     return text
 
