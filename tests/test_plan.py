@@ -9,9 +9,11 @@ import pytest
 from tgsr import cli
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import parts_of, with_lora
+from tgsr.models.checkpoint import MERGED_FILE
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
+from others import phi4_folder
 from tiny import af3_folder, gemma4_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
 
 
@@ -97,6 +99,23 @@ def test_each_saving_saves_what_it_is_for() -> None:
     # Stage 2 samples with the whole decoder: sharding it does not lower the peak.
     shard = of["grpo", "--gradient-checkpointing --shard"]
     assert shard.weights == of["grpo", "--gradient-checkpointing"].weights
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [("microsoft/Phi-4-multimodal-instruct", False), ("ibm-granite/granite-4.0-1b-speech", True)],
+)
+def test_4_bits_are_not_offered_where_the_model_has_a_lora_to_be_merged(name: str, offered: bool) -> None:
+    """Loading refuses both at once; 4.0-1b-speech has its LoRA in its matrices already."""
+    made = rows(sizes_of(name), GPUS["h100"], 1, Work())
+    assert any("4bit" in row.options for row in made) == offered
+
+
+def test_a_merged_lora_is_none_to_be_merged(tmp_path: Path) -> None:
+    folder = phi4_folder(tmp_path / "phi4")
+    assert sizes_of(str(folder)).has_own_lora
+    (folder / MERGED_FILE).write_text("{}")
+    assert not sizes_of(str(folder)).has_own_lora
 
 
 def test_more_gpus_take_less_time() -> None:

@@ -179,7 +179,9 @@ def plan_of(bench: Bench, measured: Row, n_gpus: int = 1) -> str:
     if "peak_flops" not in measured.values:
         return "plan: nothing was measured that it could rest on"
     device = device_of(bench.lalm)
-    sizes = sizes_of_model(bench.lalm.inner, "the loaded model")
+    sizes = replace(
+        sizes_of_model(bench.lalm.inner, "the loaded model"), has_own_lora=bool(bench.lalm.merged)
+    )
     values = {name: float(value) for name, value in measured.values.items() if isinstance(value, float | int)}
     machine = Machine(
         flops=values["peak_flops"],

@@ -33,9 +33,9 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen
 
 from tgsr.engine.shared_prefix import LOGITS_AT_ONCE_GPU
 from tgsr.errors import ModelError, OptionError
-from tgsr.models import whisper
+from tgsr.models import phi4, whisper
 from tgsr.models.aligner_and_lora import VISION
-from tgsr.models.checkpoint import unknown_value
+from tgsr.models.checkpoint import MERGED_FILE, unknown_value
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import FAMILIES, OURS, only_answers
 from tgsr.training.cost import (
@@ -70,6 +70,7 @@ class Sizes:
     vision_tower: int
     frames_per_second: float = FRAMES_PER_SECOND
     heard: Callable[[float], float] = Lalm.heard  # seconds of frames, by seconds of sound
+    has_own_lora: bool = False  # merged when it is loaded, which --load-as 4bit refuses
 
     @property
     def parameters(self) -> int:
@@ -236,7 +237,9 @@ def sizes_of(name: str) -> Sizes:
             model = model_class(getattr(config, "thinker_config", config))
     except KeyError as error:
         raise unknown_value(name, error) from error
-    return sizes_of_model(model, source)
+    has_own_lora = getattr(config, "has_lora_adapter", config.model_type in phi4.CLASSES)
+    sizes = sizes_of_model(model, source)
+    return replace(sizes, has_own_lora=has_own_lora and not (Path(name) / MERGED_FILE).exists())
 
 
 def sizes_of_model(model: Any, source: str) -> Sizes:
@@ -313,7 +316,8 @@ def lora_size(decoder: DecoderShape, rank: int) -> int:
 def rows(sizes: Sizes, gpu: Machine, n_gpus: int, work: Work) -> list[PlanRow]:
     """Each stage in each way that the command line offers, one clip a pass and a GPU (--clips-at-once 1)."""
     ways = ["", CHECKPOINTING]
-    if not sizes.decoder.idle:  # bitsandbytes leaves experts as they are, which is nearly all of a mixture
+    # bitsandbytes leaves experts as they are, which is nearly all of a mixture.
+    if not (sizes.decoder.idle or sizes.has_own_lora):
         ways.append(f"{FOUR_BITS} {CHECKPOINTING}")
     if n_gpus > 1:
         ways.append(f"{CHECKPOINTING} {SHARD}")
