@@ -800,6 +800,22 @@ def test_a_json_list_is_read_whatever_stands_around_it(tmp_path: Path) -> None:
     assert [len(row.prediction) for row in read] == [len(str(row["model_output"])) for row in rows]
 
 
+def test_right_answers_without_letters_are_not_said_to_be_wrong_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A spreadsheet's answers are texts: Eq. 1 wants a letter, a reader does not."""
+    row = {"clip_id": "c", "audio": "c.wav", "duration": 9.5, "kind": "choice", "question": "Who?"}
+    row |= {"choices": ["A man", "A woman"], "answer": "A man", "model": "m"}
+    answers = {"q1": "A man", "q2": "(a) A man"}
+    rows = [json.dumps(row | {"id": name, "response": text}) for name, text in answers.items()]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows) + "\n")
+    assert cli.main(["score", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "m.json")]) == 0
+    told = capsys.readouterr().out
+    assert "2 choices: accuracy 50.0 %" in told
+    assert "strict, 100.0 %" in told
+    assert "m: official and strict differ on: 1 (text without letter)" in told
+
+
 def test_the_command_writes_scores_and_items(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out, items = tmp_path / "p.jsonl", tmp_path / "metrics.json", tmp_path / "items.jsonl"
     write_jsonl(path, [*_phrases(["From 2s to 4s"]), *_choices(["(b)", "Woman", ""])])

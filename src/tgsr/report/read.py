@@ -53,7 +53,8 @@ def find_files(runs: Sequence[Path]) -> dict[Kind, list[Path]]:
     if not any(once.values()):
         raise FileNotFoundError(
             f"{', '.join(map(str, runs))}: no predictions*.jsonl and no scores (metrics.json, behaviour.json, "
-            "controls.json, attention.json); make some with `tgsr predict`"
+            "controls.json, attention.json); give files of other names by their paths, or make some with "
+            "`tgsr predict`"
         )
     return once
 

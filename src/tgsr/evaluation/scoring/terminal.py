@@ -214,6 +214,12 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
                 f"a place (false alarms), of {percent(phrase.rejected)} it says that they are not said, as of "
                 f"{percent(phrase.missed)} of those that are, whose mean IoU is {number(phrase.iou)}"
             )
+    if (choice := scores.all.choice) is not None and choice.why:
+        yield (
+            f"{model}: that accuracy is by the letter in the last line (Eq. 1); by what the texts end up with, strict, "
+            f"{percent(choice.accuracy_strict)}"
+        )
+        yield _differ(f"{model}: ", choice.why)
     for name, benchmark in scores.benchmarks.items():
         as_is = benchmark.accuracy_as_is
         whole = "" if as_is is None else f", on whole completions {percent(as_is)}"
@@ -238,8 +244,12 @@ def _benchmark_notes(name: str, scores: BenchmarkScores) -> Iterator[str]:
     if scores.n_unscored and scores.accuracy_official_of_all is not None:
         yield f"{name}unscored ones counted as wrong: {percent(scores.accuracy_official_of_all)} official"
     if scores.why:
-        most = list(scores.why.items())[:MOST_REASONS]
-        yield f"{name}official and strict differ on: {', '.join(f'{n} ({why})' for why, n in most)}"
+        yield _differ(name, scores.why)
+
+
+def _differ(name: str, why: Mapping[str, int]) -> str:
+    most = list(why.items())[:MOST_REASONS]
+    return f"{name}official and strict differ on: {', '.join(f'{n} ({reason})' for reason, n in most)}"
 
 
 def _list_notes(name: str, scores: ModelScores | BenchmarkScores, lists: Mapping[str, str]) -> Iterator[str]:
