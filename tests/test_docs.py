@@ -1,0 +1,100 @@
+"""What pages promise who follows them: links lead somewhere, tables are whole, commands parse."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+
+from tgsr import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+SHELL = ("|", "<", ">")
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def linked(page: Path) -> list[tuple[Path, str]]:
+    """The files of the repository that a page links to, each with the anchor in it, "" without one."""
+    links = (link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in link)
+    return [((page.parent / file).resolve() if file else page, anchor) for file, _, anchor in links]
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for file, anchor in linked(page):
+        assert file.exists(), file
+        assert not anchor or anchor in anchors(file), f"{file.name}#{anchor}"
+
+
+def test_every_page_can_be_reached_from_the_first() -> None:
+    reached: set[Path] = set()
+    ahead = [ROOT / "docs" / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        files = [file for file, _ in linked(page)]
+        files += [file for folder in files if folder.is_dir() for file in folder.glob("*.md")]
+        ahead += [file for file in files if file.suffix == ".md" and file not in reached]
+    assert {page for page in PAGES if page.parent != ROOT} <= reached
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_rows_of_a_table_have_a_header_and_as_many_cells(page: Path) -> None:
+    n_cells = 0
+    lines = prose(page).splitlines()
+    for before, line, after in zip(["", *lines], lines, [*lines[1:], ""], strict=False):
+        if line.startswith("|"):
+            n = len(re.findall(r"(?<!\\)\|", line))
+            if not before.startswith("|"):
+                n_cells = n
+                assert re.fullmatch(r"[-|: ]+", after), line
+            assert n == n_cells, line
+
+
+def commands(page: Path) -> list[str]:
+    """Those of `tgsr` in its fenced blocks, without comments; a line that goes on is joined."""
+    blocks = "\n".join(FENCED.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ")
+    lines = re.findall(r"^(?:\$ |  )*(?:tgsr|torchrun .* -m tgsr\.cli) (.*)$", blocks, re.MULTILINE)
+    return [re.sub(r"(^|\s)#\s.*", "", line) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_as_the_command_line_takes_them(page: Path) -> None:
+    for command in commands(page):
+        words = list(takewhile(lambda word: word not in SHELL, shlex.split(command)))
+        if re.search(r"\.\.\.|[$\[]", command):  # a part of a command: its flags at least are there
+            named = {word.lstrip("[") for word in words if word.lstrip("[").startswith("--")}
+            assert named <= flags_of(words), command
+            continue
+        try:
+            cli._parsed(words)
+        except SystemExit:
+            pytest.fail(command)
+
+
+def flags_of(words: list[str]) -> set[str]:
+    """Every flag of the command, and of its stage (`train grpo`), that the words begin with."""
+    flags: set[str] = set()
+    parser = cli.parser(words)
+    for word in [*words[:2], ""]:
+        flags |= {flag for action in parser._actions for flag in action.option_strings}
+        steps = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if not steps or word not in steps[0].choices:
+            break
+        parser = steps[0].choices[word]
+    return flags
