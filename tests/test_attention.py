@@ -587,6 +587,11 @@ def test_the_command_writes_numbers_and_pictures(
         assert (out / name).stat().st_size > 10_000
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert {(row["id"], row["model"]) for row in errors} == {("q3", "tiny"), ("q3", "other")}
+    write_jsonl(tmp_path / "three.jsonl", questions[:3])
+    all_heard = ["--questions", str(tmp_path / "three.jsonl"), *files[2:], "--model", "tiny", "--heat", "0"]
+    assert cli.main(["attend", *all_heard, "--out", "whole", "--cache", str(tmp_path / "cache")]) == 0
+    assert not Path("whole/errors.jsonl").exists()
+    capsys.readouterr()
     assert cli.main([*command, "--layer", "7"]) == 2
     assert "--layer 7" in capsys.readouterr().err
     assert cli.main([*command, "--item", "nobody"]) == 2

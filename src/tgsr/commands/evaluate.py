@@ -291,7 +291,10 @@ def attend(args: argparse.Namespace) -> None:
             looked[lalm.name], n_without[lalm.name] = rows, len(unheard)
         else:
             print(f"{name}: no response to look at; see {args.out / 'errors.jsonl'}", file=sys.stderr)
-    write_jsonl(args.out / "errors.jsonl", errors)
+    if errors:
+        write_jsonl(args.out / "errors.jsonl", errors)
+    else:
+        (args.out / "errors.jsonl").unlink(missing_ok=True)
     if looked:
         models = summarise_all(looked, n_without, args.seed)
         layers = layer_to_show(models, args.layer)

@@ -43,7 +43,10 @@ def with_lora(
     """
     has_one = hasattr(lalm.model, "peft_config")
     if has_one and not on_top:
-        raise ModelError(f"{lalm.name}: has a LoRA already; train from the model that it was made of")
+        raise ModelError(
+            f"{lalm.name}: has a LoRA already; train from the model that it was made of, or from what `tgsr merge` "
+            "makes of it"
+        )
     torch.manual_seed(seed)
     lalm.inner.requires_grad_(False)
     parameters = [
