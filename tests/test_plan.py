@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from others import phi4_folder
 from tgsr import cli
 from tgsr.errors import ModelError
 from tgsr.models.aligner_and_lora import parts_of, with_lora
@@ -13,7 +14,6 @@ from tgsr.models.checkpoint import MERGED_FILE
 from tgsr.models.load import load
 from tgsr.training.cost import GPUS, Work
 from tgsr.training.plan import lora_size, rows, sizes_of
-from others import phi4_folder
 from tiny import af3_folder, gemma4_folder, omni_folder, qwen2_audio_folder, qwen3_omni_folder
 
 
