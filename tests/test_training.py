@@ -962,5 +962,5 @@ def test_a_saved_adapter_holds_safetensors_only(tmp_path: Path) -> None:
 def test_a_second_lora_is_refused() -> None:
     lalm = tiny_lalm()
     with_lora(lalm, 4, 8, 0)
-    with pytest.raises(ModelError, match="has a LoRA already; .* or from what `tgsr merge`"):
+    with pytest.raises(ModelError, match=r"has a LoRA already; .* or from what `tgsr merge`"):
         with_lora(lalm, 4, 8, 0)
