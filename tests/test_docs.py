@@ -13,7 +13,7 @@ import pytest
 from tgsr import cli
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
 SHELL = ("|", "<", ">")
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
