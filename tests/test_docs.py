@@ -98,3 +98,8 @@ def flags_of(words: list[str]) -> set[str]:
             break
         parser = steps[0].choices[word]
     return flags
+
+
+def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
+    first = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    assert "tgsr view " not in first or "pip install '.[view]'" in first
