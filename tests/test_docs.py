@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
+from dataclasses import fields
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from tgsr import cli
+from tgsr.records import Clip, as_row, read_clips
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -98,6 +101,16 @@ def flags_of(words: list[str]) -> set[str]:
             break
         parser = steps[0].choices[word]
     return flags
+
+
+def test_the_row_of_clips_that_a_page_shows_is_read_whole(tmp_path: Path) -> None:
+    (row,) = re.findall(
+        r'^({"id": "c1".*?)\n```', (ROOT / "docs/data.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    (tmp_path / "clips.jsonl").write_text(row.replace("\n", " ") + "\n", encoding="utf-8")
+    (clip,) = read_clips(tmp_path / "clips.jsonl")
+    assert as_row(clip) == json.loads(row)
+    assert set(json.loads(row)) == {field.name for field in fields(Clip)} - {"flags"}
 
 
 def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
