@@ -171,9 +171,10 @@ def _build_from_clips(args: argparse.Namespace) -> None:
         raise BuildError(f"{args.clips[0]}: {problem}; see {out / 'errors.jsonl'}")
     making.keep_clips(args.clips, out, args.audio)
     making.describe(args.clips, out, split, f"tgsr {shlex.join(sys.argv[1:])}")
+    left_out = f"; {counts.left_out} clips left out, see errors.jsonl" if counts.left_out else ""
     print(
-        f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips"
-        f"; {counts.left_out} clips left out, see errors.jsonl; the card is {args.out / 'card.md'}"
+        f"{args.out / 'questions.jsonl'}: {n_kept} questions about {counts.given - counts.left_out} clips{left_out}; "
+        f"the card is {args.out / 'card.md'}"
     )
 
 

@@ -100,7 +100,10 @@ def card(described: Described, title: str, command: str, leaked: Iterable[Leak])
         lines.append(f"**{len(leaked)} leaks between splits**, {leak}")
     else:
         lines.append("No speaker and no recording is in two splits, as far as speakers are known.")
-    lines += ["", "Word times are those of the clips; their errors by source: the package's docs/data.md."]
+    lines += [
+        "",
+        "Word times are those of the clips; how far off they may be: the package's docs/word-times.md.",
+    ]
     return "\n".join(lines) + "\n"
 
 

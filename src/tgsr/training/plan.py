@@ -285,6 +285,7 @@ def sizes_of_model(model: Any, source: str) -> Sizes:
         matrices=decoder.layers * decoder.held_weights,
         frames_per_second=1 / family.seconds_per_frame,
         heard=family.heard,
+        has_own_lora=False,
         **counts,
     )
 
