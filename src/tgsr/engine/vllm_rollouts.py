@@ -20,6 +20,7 @@ clip's prefix, D the decoder's width, B branches.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -473,13 +474,21 @@ def _answers(server: VllmServer, answer: bytes, n: int, ends: Callable[[int], bo
 # --- HTTP ---------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def _client() -> httpx.Client:
+    """One a process: each reads what certificates are held against, for 60 ms. It keeps no connection, which a server
+    that starts again would not know.
+
+    No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
+    """
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
     """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError."""
     try:
-        # No proxy: the server is this machine's or the cluster's, whatever the environment says for the web.
         timeout = httpx.Timeout(server.timeout, connect=min(TO_CONNECT, server.timeout))
-        with httpx.Client(trust_env=False, timeout=timeout) as client:
-            answer = client.request("POST" if body else "GET", server.url + path, json=body)
+        answer = _client().request("POST" if body else "GET", server.url + path, json=body, timeout=timeout)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ModelError(f"{server.url}: is no URL ({error}); give one like http://127.0.0.1:8000") from error
     except httpx.HTTPError as error:
