@@ -9,6 +9,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library reads it: no test
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ from hypothesis import HealthCheck, settings
 
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import ENCODER_FILE, cache_folder, load_encoder
+
+# Tests' folders lie in memory where there is room: on a disk, each file that is written whole is waited for.
+IN_MEMORY, ROOM = Path("/dev/shm"), 4e9  # bytes; all tests together leave one
+if IN_MEMORY.is_dir() and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 # No bound on time, which a busy machine would miss; and the same examples each time, so that what passed passes.
 settings.register_profile(
