@@ -115,4 +115,10 @@ def test_the_row_of_clips_that_a_page_shows_is_read_whole(tmp_path: Path) -> Non
 
 def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
     first = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
-    assert "tgsr view " not in first or "pip install '.[view]'" in first
+    assert "\npip install . " in first
+    assert "tgsr view " in first
+    base, _, extras = (
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")
+    )
+    (view,) = re.findall(r"^view = \[(.*)\]$", extras, re.MULTILINE)
+    assert [needed for needed in view.split(", ") if needed not in base] == []
