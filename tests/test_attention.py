@@ -68,7 +68,8 @@ def lalm() -> AudioFlamingo3:
 def written(lalm: AudioFlamingo3, text: str, phase: str) -> str:
     """The text of a phase's tokens."""
     ids = [*lalm.tokens(text), lalm.eos_id]
-    chosen = phases_of(written_tokens(lalm, ids), find_mentions(text))[phase]
+    of = written_tokens(lalm, ids)
+    chosen = phases_of(of, mentions_of(of, find_mentions(text)))[phase]
     return lalm.text([token for token, is_of_it in zip(ids, chosen, strict=True) if is_of_it])
 
 
@@ -78,14 +79,16 @@ def test_each_phase_holds_its_own_tokens(lalm: AudioFlamingo3) -> None:
     assert written(lalm, TEXT, "reasoning") == "let's analyze\nFrom 0.20s to 0.40s, seven two.\n"
     assert written(lalm, TEXT, "times").strip() == "0.20s to 0.40s"
     ids = [*lalm.tokens(TEXT), lalm.eos_id]
-    ends = {phase: chosen[-1] for phase, chosen in phases_of(written_tokens(lalm, ids), []).items()}
+    of = written_tokens(lalm, ids)
+    ends = {phase: chosen[-1] for phase, chosen in phases_of(of, mentions_of(of, [])).items()}
     assert ends == {"all": True, "reasoning": False, "answer": False, "times": False}
 
 
 @pytest.mark.parametrize("text", ["one line only", "one line, then blanks \n\n", "(b) two\n"])
 def test_a_response_of_one_line_is_all_answer(lalm: AudioFlamingo3, text: str) -> None:
     ids = [*lalm.tokens(text), lalm.eos_id]
-    phases = phases_of(written_tokens(lalm, ids), find_mentions(text))
+    of = written_tokens(lalm, ids)
+    phases = phases_of(of, mentions_of(of, find_mentions(text)))
     assert not any(phases["reasoning"])
     assert all(phases["answer"][: len(lalm.tokens(text.rstrip()))])
     assert not any(phases["times"])
@@ -106,7 +109,9 @@ def test_a_time_is_written_by_the_tokens_of_its_number(lalm: AudioFlamingo3) -> 
     for end, text in (("start", "0.20"), ("end", "0:12.40")):
         chosen = [
             piece
-            for piece, one in zip(of.pieces, ends_of(of, find_mentions(of.text)), strict=True)
+            for piece, one in zip(
+                of.pieces, ends_of(of, mentions_of(of, find_mentions(of.text))), strict=True
+            )
             if one == end
         ]
         assert "".join(chosen).strip() == text
@@ -128,7 +133,7 @@ def test_a_time_is_written_by_the_tokens_of_its_number(lalm: AudioFlamingo3) -> 
 def test_each_end_is_the_time_that_has_its_value(text: str, start: str, end: str) -> None:
     """Character by character: nothing hangs on how a tokenizer cuts."""
     of = WrittenTokens(text, tuple(range(len(text))), tuple(range(1, len(text) + 1)))
-    ends = ends_of(of, find_mentions(text))
+    ends = ends_of(of, mentions_of(of, find_mentions(text)))
     found = [
         "".join(c for c, one in zip(text, ends, strict=True) if one == which) for which in ("start", "end")
     ]
@@ -213,7 +218,7 @@ def test_questions_of_one_clip_do_not_see_each_other(lalm: AudioFlamingo3, tmp_p
 def times_in(lalm: AudioFlamingo3, item: Looked) -> str:
     ids = lalm.response_tokens(item.response)
     of = written_tokens(lalm, ids)
-    chosen = phases_of(of, cited_in(item.question, of.text))["times"]
+    chosen = phases_of(of, mentions_of(of, cited_in(item.question, of.text)))["times"]
     return "".join(piece for piece, one in zip(of.pieces, chosen, strict=True) if one)
 
 

@@ -178,10 +178,11 @@ def _require_apart(args: argparse.Namespace) -> None:
         out = getattr(args, flag, None)
         if not isinstance(out, Path) or (os.path.exists(out) and not os.path.isfile(out)):
             continue  # /dev/stdout, or a folder, in which nothing given is replaced
+        written = os.path.realpath(out)
         for other, value in vars(args).items():
             given = value if isinstance(value, list | tuple) else [value]
             paths = [one for one in given if isinstance(one, Path)] if other != flag else []
-            if any(os.path.realpath(path) == os.path.realpath(out) for path in paths):
+            if any(os.path.realpath(path) == written for path in paths):
                 raise OptionError(
                     f"--{flag} {out}: is given as {other}, too, and would be replaced; choose another"
                 )

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -191,29 +191,6 @@ def is_held_out(question: Question) -> bool:
     return HELD_OUT.match(question.split) is not None
 
 
-def as_answered(
-    questions: Iterable[Question], given: Mapping[str, Response], file: StrPath
-) -> list[Question]:
-    """The questions with the labels of those that were answered: one of them names the prompt.
-
-    `given` are one model's responses by question id, from `file`; a question without one stays as it is. RecordError
-    where a response answers another question of that id.
-    """
-    labelled: list[Question] = []
-    for question in questions:
-        response = given.get(question.id)
-        theirs = question if response is None else response.question
-        if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
-            field = "choices" if question.kind == "choice" else "phrase"
-            model = "" if response is None else response.model
-            problem = (
-                f"{model}'s prediction for {question.id!r} answers another question than that of this id"
-            )
-            raise RecordError(field, problem, os.fspath(file), remedy="give the questions that were asked")
-        labelled.append(replace(question, labels=theirs.labels))
-    return labelled
-
-
 def begun_of(question: Question) -> str:
     """How the response to the question begins, from which the model goes on; "" where it is the model's to begin."""
     return next(iter(question.labelled(BEGUN)), "")
@@ -277,6 +254,14 @@ def read_responses(
     """
     names = None if several else lambda response: (response.question.id, response.model)
     return _read(path, response_of, names, on_error)
+
+
+def write_errors(path: Path, errors: Sequence[Row]) -> None:
+    """The rows of an error file, as `write_jsonl` writes them; without any, that of an earlier run is gone."""
+    if errors:
+        write_jsonl(path, errors)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_jsonl(path: StrPath, records: Iterable[Clip | Question | Response | Row]) -> None:

@@ -21,7 +21,7 @@ from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.lock import held
 from tgsr.disk.rows import Entry, json_lines
 from tgsr.disk.run_folder import changed, hashes_of, read_described
-from tgsr.disk.whole import write_whole
+from tgsr.disk.whole import StrPath, write_whole
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.relisten import most_frames
 from tgsr.engine.sampling import Decoder, Sampled, decoder_of, sample, uniforms_of
@@ -366,6 +366,34 @@ def _require_one_way(
 def _system_of(model: Lalm | Responder) -> str:
     """As a record says it; a responder without the attribute sends no system turn."""
     return getattr(model, "system", None) or ""
+
+
+def take_given(
+    model: Lalm | Responder, questions: Sequence[Question], responses: Sequence[Response], file: StrPath
+) -> tuple[list[Question], dict[str, Response]]:
+    """The questions with the labels that a model's given responses have, and those responses by question id.
+
+    One of the labels names the prompt; the model gets the system turn (`as_asked`). A question without a response stays
+    as it is. RecordError, which names `file`, where no response is the model's, or one answers another question of its
+    id.
+    """
+    given = {response.question.id: response for response in responses if response.model == model.name}
+    if not given:
+        names = ", ".join(sorted({response.model for response in responses})) or "nobody"
+        remedy = "give --model as the predictions name it"
+        raise RecordError("model", f"no response of {model.name}, only of {names}", str(file), remedy=remedy)
+    as_asked(model, list(given.values()))
+    labelled: list[Question] = []
+    for question in questions:
+        theirs = given[question.id].question if question.id in given else question
+        if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
+            field = "choices" if question.kind == "choice" else "phrase"
+            problem = (
+                f"{model.name}'s prediction for {question.id!r} answers another question than that of this id"
+            )
+            raise RecordError(field, problem, str(file), remedy="give the questions that were asked")
+        labelled.append(replace(question, labels=theirs.labels))
+    return labelled, given
 
 
 def as_asked(model: Lalm | Responder, responses: Sequence[Response]) -> None:

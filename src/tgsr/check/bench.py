@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor
 
 from tgsr.audio import load as load_sound
-from tgsr.audio import save_flac
 from tgsr.check.official import Side, official_logps
-from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import SHORTEST
 from tgsr.data.corpora.spoken_english import sentences
-from tgsr.data.questions.build import ask_about, write_questions
+from tgsr.data.questions.build import ask_about, compose_clips, write_questions
 from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
@@ -42,7 +40,6 @@ from tgsr.sta import phrase_branch
 from tgsr.timeline import Seconds
 
 SHORTEST_ENGLISH = 16.0  # seconds that a model hears at least that gets whole sentences, and not digits
-SHORTEST_DIGITS, LONGEST_DIGITS = 2.0, 10.0
 B_DEVIATION = 0.02  # of the B matrices of a LoRA whose gradients are looked at
 N_OTHERS = 12  # clips whose words may be a clip's wrong choices
 MEAN, LARGEST = 1e-4, 1e-3  # nats a token, in float32
@@ -177,34 +174,20 @@ def longest_heard(lalm: Lalm) -> Seconds:
     return min(lalm.max_seconds, window or math.inf)
 
 
-def digits_in(folder: Path, split: str, n: int, longest: Seconds) -> list[tuple[Clip, Path]]:
-    """n clips of spoken digits in `folder`, none longer than `longest`: of the first two words a few seeds' are."""
-    found: list[tuple[Clip, Path]] = []
-    for seed in count():
-        if len(found) == n:
-            break
-        composed = compose(seed, split, seconds=(SHORTEST_DIGITS, min(LONGEST_DIGITS, longest)))
-        if composed.clip.duration <= longest:
-            path = folder / composed.clip.audio
-            save_flac(path, composed.samples)
-            found.append((composed.clip, path))
-    return found
-
-
 def shipped_speech(lalm: Lalm, folder: Path, size: Size = WHOLE) -> Speech:
     """Questions in `folder` about speech that ships and fits the model: sentences, or digits where it hears less.
 
-    RunError for a model that hears less than SHORTEST_DIGITS.
+    RunError for a model that hears less than SHORTEST.
     """
     longest = longest_heard(lalm)
-    if longest < SHORTEST_DIGITS:
+    if longest < SHORTEST:
         raise RunError(
             f"{lalm.name} hears {longest:g} s at once; the shortest clips of two words that ship need "
-            f"{SHORTEST_DIGITS:g} s"
+            f"{SHORTEST:g} s"
         )
     if longest < SHORTEST_ENGLISH:
         learned, held_out = (
-            digits_in(folder / split, split, n, longest)
+            [(c, folder / split / c.audio) for c in compose_clips(n, split, 0, folder / split, longest)]
             for split, n in (("train", size.clips), ("heldout-recordings", size.held_out))
         )
         asked = (ask_about([clip], "qa", 0, 0) for clip, _ in learned)  # the shortest clips allow no question
@@ -259,8 +242,8 @@ def with_questions_of(
     """The speech with the user's own questions in place of those that ship, and how many rows of `data` were bad.
 
     A fifth of the clips with phrases is held out, but two at least: the spread between clips is known from two on. So
-    four are needed. A kind of question that `data` lacks stays as
-    it ships, and `about` says so. Bad rows are listed in `errors`. RunError for a file without any question.
+    four are needed. A kind of question that `data` lacks stays as it ships, and `about` says so. Bad rows are listed in
+    `errors`. RunError for a file without any question.
     """
     questions = [
         replace(q, audio=str(resolve_audio(q, data).resolve()))

@@ -241,7 +241,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
 
 def attend(args: argparse.Namespace) -> None:
     shared.require_there(args.questions, args.predictions)
-    from tgsr.answering.predict import as_asked
+    from tgsr.answering.predict import take_given
     from tgsr.disk.run_folder import begin_run, describe_run, find_run
     from tgsr.disk.whole import sha256_of
     from tgsr.evaluation.attention.kept import Attending, look_to_file
@@ -250,7 +250,7 @@ def attend(args: argparse.Namespace) -> None:
     from tgsr.evaluation.attention.table import table
     from tgsr.models.load import files_of
     from tgsr.prompts import prompt_text
-    from tgsr.records import Response, as_answered, read_responses, write_jsonl
+    from tgsr.records import read_responses, write_errors
     from tgsr.report.attention_figures import draw_all
 
     questions = shared.questions_of(args)
@@ -261,9 +261,7 @@ def attend(args: argparse.Namespace) -> None:
     if unknown := sorted({*args.item} - {question.id for question in shown}):
         problem = f"--item {unknown[0]}: no such question"
         raise RecordError(None, problem, str(args.questions), remedy="give the id of one of its questions")
-    given: dict[str, dict[str, Response]] = {}
-    for response in read_responses(args.predictions) if args.predictions else ():
-        given.setdefault(response.model, {})[response.question.id] = response
+    given = read_responses(args.predictions) if args.predictions else []
     texts_hash = sha256_of(args.predictions) if args.predictions else None
     cache = shared.cache_of(args)
     common = Attending(args.queries, args.max_new_tokens, texts_hash)
@@ -274,14 +272,9 @@ def attend(args: argparse.Namespace) -> None:
     folder = find_run(args.out, common, asked_for)
     for name in dict.fromkeys(args.model):
         lalm = shared.load(args, name)
-        if args.predictions and lalm.name not in given:
-            problem = f"no response of {lalm.name}, only of {', '.join(given) or 'nobody'}"
-            remedy = "give --model as the predictions name it"
-            raise RecordError("model", problem, str(args.predictions), remedy=remedy)
-        mine, asked = given.get(lalm.name, {}), questions
+        asked = questions
         if args.predictions:
-            as_asked(lalm, list(mine.values()))
-            asked = as_answered(questions, mine, args.predictions)
+            asked, mine = take_given(lalm, questions, given, args.predictions)
             asking["responses"] = {id_: Cut(r.text) if r.truncated else r.text for id_, r in mine.items()}
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         folder.rest_on(f"model {name}", files_of(name))
@@ -291,10 +284,7 @@ def attend(args: argparse.Namespace) -> None:
             looked[lalm.name], n_without[lalm.name] = rows, len(unheard)
         else:
             print(f"{name}: no response to look at; see {args.out / 'errors.jsonl'}", file=sys.stderr)
-    if errors:
-        write_jsonl(args.out / "errors.jsonl", errors)
-    else:
-        (args.out / "errors.jsonl").unlink(missing_ok=True)
+    write_errors(args.out / "errors.jsonl", errors)
     if looked:
         models = summarise_all(looked, n_without, args.seed)
         layers = layer_to_show(models, args.layer)

@@ -238,8 +238,8 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
     # "C", "C." or "The answer is C.", it is the text, as it was asked for and is written; "c" nobody knows.
     if _is_before_its_text(words, letter, options):
         return letter
-    is_alone = words.after(i) not in options.starting or words.gaps[i + 1].strip() not in (".", ":", ")")
-    if is_alone and text.index is not None and words.raw[i] == options.texts[text.index]:
+    begins_another = words.after(i) in options.starting and words.gaps[i + 1].strip() in (".", ":", ")")
+    if not begins_another and text.index is not None and words.raw[i] == options.texts[text.index]:
         return text
     if i + 1 < len(words) and _mark(words, i + 1, start) == "bracket":
         return text
@@ -411,6 +411,5 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         return False  # John B. Smith
     if is_first or is_listed or is_verb_next or is_beside_chinese:
         return True
-    is_said = before in _BEFORE or before in BUTS or before in IS
-    is_said = is_said or (before in ("la", "a") and words.before(i - 1) in IS)
-    return is_said or (at_end and is_stated)
+    verb = words.before(i - 1) if before in ("la", "a") else before  # "es la B"
+    return before in _BEFORE or before in BUTS or verb in IS or (at_end and is_stated)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Literal
 
-from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions, word_set
+from tgsr.reading.naming import STOP, WRAPS, Mention, Options, Words, mentions
 from tgsr.reading.other_languages import (
     BEGIN_AGAIN,
     BUTS,
@@ -27,6 +27,7 @@ from tgsr.reading.other_languages import (
     announced,
     denies,
     is_wrong,
+    word_set,
 )
 from tgsr.reading.thoughts import said_aloud
 

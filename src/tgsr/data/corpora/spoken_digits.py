@@ -27,6 +27,7 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 HELD_OUT_SPEAKER = "lucas"
 HELD_OUT_TAKES = range(5)  # recordings 0-4 of every digit and speaker
 SPLITS = ("train", "heldout-recordings", "heldout-speaker")
+SHORTEST, LONGEST = 2.0, 10.0  # seconds that a clip is asked to have; of two long words it has more
 VOICE_RATES = (0.84, 0.92, 1.0, 1.09, 1.19)  # played at another rate, a person is another voice
 LONG_PAUSE: Seconds = 1.0  # gaps are at most 0.6 s or at least 1.1 s, so that the question has one answer
 EDGE: Seconds = 0.01  # kept on both sides of a trimmed recording
@@ -127,7 +128,7 @@ def compose(
     seed: int,
     split: str,
     *,
-    seconds: tuple[Seconds, Seconds] = (2.0, 10.0),
+    seconds: tuple[Seconds, Seconds] = (SHORTEST, LONGEST),
     two_speakers: float = 0.5,
     clip_id: str | None = None,
     vary_voices: bool = False,

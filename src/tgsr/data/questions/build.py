@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from tgsr.audio import save_flac
 from tgsr.data.cards import Described, card, plot, statistics
-from tgsr.data.corpora.spoken_digits import compose
+from tgsr.data.corpora.spoken_digits import LONGEST, SHORTEST, compose
 from tgsr.data.corpora.which import clips_of
 from tgsr.data.questions.absent import Pool, absent_phrases
 from tgsr.data.questions.by_rule import Choices, choice_questions_of, unfit
@@ -41,6 +41,7 @@ from tgsr.records import (
     resolve_audio,
     write_jsonl,
 )
+from tgsr.timeline import Seconds
 
 
 def require_new(out: Path, clips: Sequence[Path] = ()) -> None:
@@ -56,11 +57,18 @@ def _are_kept(clips: Sequence[Path], out: Path) -> bool:
     return [path.resolve() for path in clips] == [(out / "clips.jsonl").resolve()]
 
 
-def compose_clips(n_clips: int, split: str, first_seed: int, out: Path) -> list[Clip]:
-    """n_clips clips of spoken digits as FLAC files in out/audio; files that are whole are kept."""
+def compose_clips(
+    n_clips: int, split: str, first_seed: int, out: Path, longest: Seconds = math.inf
+) -> list[Clip]:
+    """n_clips clips of spoken digits as FLAC files in out/audio; files that are whole are kept.
+
+    None is longer than `longest`, SHORTEST or more: seeds whose first two words take longer are passed over.
+    """
+    drawn_from = (SHORTEST, min(LONGEST, longest))
+    composed_clips = (compose(seed, split, seconds=drawn_from) for seed in count(first_seed))
+    fitting = (composed for composed in composed_clips if composed.clip.duration <= longest)
     clips = []
-    for seed in tqdm(range(first_seed, first_seed + n_clips), desc=f"compose {split}", unit="clip"):
-        composed = compose(seed, split)
+    for composed in tqdm(islice(fitting, n_clips), f"compose {split}", n_clips, unit="clip"):
         path = out / composed.clip.audio
         if not path.exists():
             save_flac(path, composed.samples)

@@ -296,15 +296,17 @@ def _look(
     for index, item in enumerate(ready):
         seconds = per_column * float(edges[-1]) / n_frames if item.question.id in with_tokens else None
         covered_R = inside[index].mean(0)
-        written = tokens[index], cited[index], regions[index]
-        yield _looked(lalm.name, item, *written, attention, index, covered_R, seconds)
+        written = mentions_of(tokens[index], cited[index])
+        yield _looked(
+            lalm.name, item, tokens[index], written, regions[index], attention, index, covered_R, seconds
+        )
 
 
 def _looked(
     model: str,
     item: _Ready,
     tokens: WrittenTokens,
-    mentions: Sequence[Mention],
+    written: Sequence[Mention | None],
     regions: Regions,
     attention: BlockAttention,
     index: int,
@@ -318,7 +320,7 @@ def _looked(
     share_LQK = attention.question_LQK[:, question : question + n_of_block["question"]]
     share_LTK = attention.share_LMK[:, answer : answer + len(item.ids)]
     region_LQR, region_LTR = attention.region_LQR[index], attention.region_LMR[index]
-    phases = {phase: torch.tensor(chosen) for phase, chosen in phases_of(tokens, mentions).items()}
+    phases = {phase: torch.tensor(chosen) for phase, chosen in phases_of(tokens, written).items()}
     shares = {"prefill": share_LQK, **{phase: share_LTK[:, chosen] for phase, chosen in phases.items()}}
     insides = {"prefill": region_LQR, **{phase: region_LTR[:, chosen] for phase, chosen in phases.items()}}
 
@@ -328,12 +330,11 @@ def _looked(
         return _pointed(audio_LT, insides[phase], torch.as_tensor(region_T), covered_R)
 
     cited = {phase: pointed(phase, CITED) for phase in PHASES}
-    written = mentions_of(tokens, mentions)
     own_T = torch.tensor([regions.own.get(m, -1) if m else -1 for m in written])
     cited["times"] = pointed("times", own_T[phases["times"]])
     ends = {}
     for place, end in enumerate(ENDS, 1):  # after the token's own interval
-        writes_T = torch.tensor([which == end for which in ends_of(tokens, mentions)]) & (own_T >= 0)
+        writes_T = torch.tensor([which == end for which in ends_of(tokens, written)]) & (own_T >= 0)
         ends[end] = pointed("all", torch.where(writes_T, own_T + place, -1))
     details = None
     if seconds_per_column is not None:

@@ -45,15 +45,17 @@ def mentions_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> list[Mention
     ]
 
 
-def ends_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> list[str | None]:
+def ends_of(tokens: WrittenTokens, written: Sequence[Mention | None]) -> list[str | None]:
     """For each token which of its mention's two times it helps to write, "start" or "end"; None for all others.
+
+    `written` is what `mentions_of` gives.
 
     A time is the end where it has that value ("the first 3 seconds" writes no start), else the start where it has that
     one or comes first (the 1 of "1-2 minutes"). What is neither is a length: the 2 of "at 3 s and lasts for 2 s".
     """
     ends: list[str | None] = [None] * len(tokens.starts)
     times = times_of(plain(tokens.text))
-    for token, mention in enumerate(mentions_of(tokens, cited)):
+    for token, mention in enumerate(written):
         if mention is not None:
             inside = [time for time in times if mention.text_start <= time.at < mention.text_end]
             for place, time in enumerate(inside):
@@ -68,8 +70,8 @@ def _end_of(mention: Mention, time: Time, is_first: bool) -> str | None:
     return "start" if is_first or time.seconds == mention.start else None
 
 
-def phases_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> dict[str, list[bool]]:
-    """For each of PHASES but "prefill", which of the response's tokens belong to it.
+def phases_of(tokens: WrittenTokens, written: Sequence[Mention | None]) -> dict[str, list[bool]]:
+    """For each of PHASES but "prefill", which of the response's tokens belong to it; `written` by `mentions_of`.
 
     A token belongs to the last line, or to a cited interval, where any of its characters do. The token that ends
     the response, which has no characters, belongs to "all" only.
@@ -81,5 +83,5 @@ def phases_of(tokens: WrittenTokens, cited: Sequence[Mention]) -> dict[str, list
         "all": [True] * len(is_text),
         "reasoning": [has and end <= last_line for has, end in zip(is_text, tokens.ends, strict=True)],
         "answer": [has and end > last_line for has, end in zip(is_text, tokens.ends, strict=True)],
-        "times": [mention is not None for mention in mentions_of(tokens, cited)],
+        "times": [mention is not None for mention in written],
     }

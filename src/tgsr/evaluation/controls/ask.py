@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tgsr.answering.predict import as_asked, predict_to_file
+from tgsr.answering.predict import predict_to_file, take_given
 from tgsr.answering.responder import Responder
 from tgsr.choices import correct_letter, extract_choice, official_letter
 from tgsr.data.splits import drawn
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import RecordError, RunError
+from tgsr.errors import RunError
 from tgsr.evaluation.behaviour.consistency import reasoning_of
 from tgsr.evaluation.controls.alter import (
     NOT_HEARD,
@@ -57,7 +57,6 @@ from tgsr.records import (
     BEGUN,
     Question,
     append_jsonl,
-    as_answered,
     read_responses,
     resolve_audio,
     write_jsonl,
@@ -220,19 +219,11 @@ def _take_over(
     Returns the questions, with the labels of those that were answered: one of them names the prompt. The model gets the
     system turn that they were asked with.
     """
-    file = str(predictions)
-    responses = read_responses(predictions)
-    given = {response.question.id: response for response in responses if response.model == model.name}
-    if not given:
-        names = ", ".join(sorted({response.model for response in responses})) or "nobody"
-        remedy = "give --model as the predictions name it"
-        raise RecordError("model", f"no response of {model.name}, only of {names}", file, remedy=remedy)
+    labelled, given = take_given(model, asked, read_responses(predictions), predictions)
     done: set[str] = set()
     if answers.exists():
         repair_jsonl(answers)
         done = {r.question.id for r in read_responses(answers) if r.model == model.name}
-    as_asked(model, list(given.values()))
-    labelled = as_answered(asked, given, predictions)
     for question in labelled:
         if question.id in given and question.id not in done:
             here = _seen_from(answers.parent, question)

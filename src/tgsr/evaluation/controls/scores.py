@@ -21,7 +21,7 @@ from tgsr.evaluation.controls import CRITERIA
 from tgsr.evaluation.controls.alter import EXPECTED, FOLLOWS, NOT_HEARD, STAYS, Settings
 from tgsr.evaluation.controls.ask import ControlItem, displacement
 from tgsr.evaluation.controls.metrics import ConditionScores, Controls
-from tgsr.records import write_jsonl
+from tgsr.records import write_errors, write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Floats, Mean, number, percent
 from tgsr.statistics.pictures import Dot, Dots, dots_by_model, dots_png
 from tgsr.timeline import ROUNDING, Seconds, Span
@@ -224,10 +224,7 @@ def write(
         for item in items
         if item.skipped is not None and item.skipped not in EXPECTED
     ]
-    if errors:
-        write_jsonl(out / "errors.jsonl", errors)
-    else:
-        (out / "errors.jsonl").unlink(missing_ok=True)
+    write_errors(out / "errors.jsonl", errors)
     if models:
         draw(out / "controls.png", models)
 
