@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from tgsr.notation.intervals import stated, two_numbers
 from tgsr.notation.points import points
@@ -113,7 +113,12 @@ def find_mentions(text: str) -> list[Mention]:
     of day, numbers of more than six digits before the point; and what could be read in two ways.
     An empty text gives []. Source: the notations seen in the authors' and other models' outputs.
     """
-    return [Mention(*one) for one in stated(plain(text))]
+    return list(_mentions(text))
+
+
+@lru_cache(maxsize=64)  # scores, rewards and pages ask for the same response's several times in a row
+def _mentions(text: str) -> tuple[Mention, ...]:
+    return tuple(Mention(*one) for one in stated(plain(text)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ def plain_words(text: str) -> tuple[str, ...]:
     return tuple(_PLAIN_WORD.findall(text.lower().replace("\u2019", "'")))
 
 
+@functools.lru_cache(maxsize=4096)  # a clip's words are looked up for each response about it
 def spoken(text: str) -> tuple[str, ...]:
     """`plain_words` as they are said: numbers in words ("12" is twelve, "7" seven)."""
     return tuple(part for word in plain_words(text) for part in _in_words(word))
@@ -186,6 +187,11 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
     1 to 2 s.") is explained by the quotes of the one before it. A JSON object is one sentence; its quotes are its
     fields of speech ("quote", "text"). Beside another quote an option in quotation marks, (b) "seven", is none.
     """
+    return list(_steps(text))
+
+
+@functools.lru_cache(maxsize=64)  # as `find_mentions`
+def _steps(text: str) -> tuple[ReasoningStep, ...]:
     text = text.replace(REASONING_OPENING, "\n" * len(REASONING_OPENING))
     mentions = find_regions(text)
     text = _SECTION.sub(lambda tag: " " * len(tag[0]), text)
@@ -217,7 +223,7 @@ def reasoning_steps(text: str) -> list[ReasoningStep]:
         for mention, explanation in zip(inside, texts, strict=True):
             heard = spoken(" ".join(_quotes_in(explanation)))
             steps.append(ReasoningStep(mention, heard or spoken(explanation), bool(heard)))
-    return steps
+    return tuple(steps)
 
 
 def _is_quote_first(text: str, mentions: Sequence[Mention], answer: int) -> bool:
