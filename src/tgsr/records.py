@@ -54,9 +54,11 @@ INVENTED = "invented"
 UNHEARD = "speech-without-words"
 """Somebody speaks where no words could be written down; `holes` says where."""
 TOO_LONG = "too-long"
-EVENTS_LEFT_OUT = "events-left-out"  # as a flag: other sounds are heard than the clip's events say
-TURNS_LEFT_OUT = "turns-left-out"  # and others speak
 """Longer than the bound that was set: not transcribed."""
+EVENTS_LEFT_OUT = "events-left-out"
+"""Other sounds are heard than the clip's events say."""
+TURNS_LEFT_OUT = "turns-left-out"
+"""Others speak than the clip's turns say."""
 TEXT_DIFFERS = "text-differs"
 """What was heard shares less than half of its words with the publisher's text."""
 SPEAKERS_GUESSED = "speakers-guessed"
