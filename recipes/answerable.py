@@ -150,6 +150,10 @@ def pairs(fairytales: Path, qamr: Path, out: Path) -> None:
         ]
         sentences += its
         tale_of += [tale] * len(its)
+    if not questions:
+        raise SystemExit(
+            f"{fairytales}: no questions in data-by-train-split; give a clone of FairytaleQAData"
+        )
     print(f"{len(sentences)} sentences of {tale_of[-1] + 1} tales, {len(questions)} questions")
     wiki = dict(line.split("\t") for line in (qamr / "data/wiki-sentences.tsv").read_text().splitlines())
     crowd = []
@@ -293,6 +297,8 @@ def batches(rounds: Iterator[list[Example]]) -> Iterator[list[Example]]:
 
 
 def train(folder: Path) -> None:
+    if not (folder / "questions.jsonl").exists():
+        raise SystemExit(f"{folder}: holds no questions.jsonl; `pairs ... --out {folder}` writes it")
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(str(sentence_model()))
     model = AnswerFinder(sentence_model()).train()
@@ -303,6 +309,7 @@ def train(folder: Path) -> None:
         state = torch.load(kept)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])  # which dropout draws from
         done = state["step"]
     rounds = (examples(folder, False, random.Random(seed)) for seed in itertools.count())
     losses = []
@@ -322,6 +329,7 @@ def train(folder: Path) -> None:
         losses.append(loss.item())
         if (step + 1) % KEPT_EVERY == 0 or step + 1 == STEPS:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state["random"] = torch.get_rng_state()
             torch.save(state, kept.with_suffix(".half"))
             kept.with_suffix(".half").replace(kept)
             right = separated(model, tokenizer, examples(folder, True, random.Random(0))[:200])
@@ -351,8 +359,15 @@ def separated(model: AnswerFinder, tokenizer: Any, made: Sequence[Example]) -> f
 
 
 def export(folder: Path) -> None:
-    """Writes what was taught as the package reads it: float16, under the sentence model's names."""
-    taught = torch.load(folder / "kept.pt")["model"]
+    """Writes what was taught as the package reads it: float16, under the sentence model's names.
+
+    SystemExit before the training has come to its end.
+    """
+    kept = folder / "kept.pt"
+    state = torch.load(kept) if kept.exists() else {"step": 0}
+    if state["step"] < STEPS:
+        raise SystemExit(f"{kept}: {state['step']} of {STEPS} steps are done; `train {folder}` goes on")
+    taught = state["model"]
     upper = tuple(f"encoder.encoder.layer.{n}." for n in range(FROZEN, 99))
     tensors = {
         name.removeprefix("encoder."): tensor.half().numpy()
