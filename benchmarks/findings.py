@@ -300,14 +300,14 @@ def by_model(path: Path, measure: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def gather(out: Path) -> dict[str, Any]:
-    """All that the tables are made of, out of the folder that the recipe wrote; "left" is what it has not run."""
+    """All that the tables are made of, out of the folder that the recipe wrote; "left" is what it has not run of it."""
     if not (out / "answers").is_dir():
         raise SystemExit(f"{out}: no model has answered yet: recipes/findings.sh goes on there")
-    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:-1]  # less its head and its sum
+    how_of = {name: how for name, how, _ in (line.split("\t") for line in state)}
     return {
-        "left": [
-            name for name, how, _ in (line.split("\t") for line in state) if how != "done" and name != "all"
-        ],
+        "done": [name for name, how in how_of.items() if how == "done"],
+        "left": [name for name, how in how_of.items() if how != "done"],
         "worlds": {folder.name: world_of(folder) for folder in sorted((out / "answers").iterdir())},
         "altered": {
             name: world_of(folder)
@@ -342,10 +342,16 @@ def worlds_onto(earlier: Mapping[str, Any], worlds: Mapping[str, Any]) -> dict[s
 
 
 def onto(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was gathered earlier and now: of a model that both have, what was gathered now."""
+    """What was gathered earlier and now: of a model that both have, what was gathered now.
+
+    Steps that only one of both knows, because the recipe has grown or was run for fewer seeds, are left until it has
+    done them. A file of before "done" was kept has done what it does not name as left.
+    """
     of_model = ("watched", "attention", "controls", "verify")
+    done = {*found["done"], *earlier.get("done", {*found["left"]} - {*earlier["left"]})}
     return {
-        "left": [step for step in found["left"] if step in earlier["left"]],
+        "done": sorted(done),
+        "left": [step for step in dict.fromkeys((*earlier["left"], *found["left"])) if step not in done],
         **{name: worlds_onto(earlier[name], found[name]) for name in ("worlds", "altered")},
         "ways": world_onto(earlier["ways"], found["ways"]) if earlier["ways"] or found["ways"] else {},
         **{name: {**earlier[name], **found[name]} for name in of_model},

@@ -117,9 +117,10 @@ def test_another_machines_models_are_gathered_onto_the_earlier_ones(
     for path in (folder / "answers" / "digits").iterdir():
         path.unlink()
     now = findings.gather(runs(paper_0=(there, 3), paper_1=(there, 4)))
-    earlier["left"] = ["paper-1", "controls"]
+    earlier["done"], earlier["left"] = ["base"], ["paper-1", "paper-2", "controls"]
     earlier["verify"] = {"base": {"verify": 0.5}}
-    now["left"], now["verify"] = ["base", "controls"], {"paper-0": {"verify": 0.7}}
+    now["done"], now["left"] = ["paper-0", "paper-1"], ["base", "controls", "new-0"]
+    now["verify"] = {"paper-0": {"verify": 0.7}}
     both = findings.onto(earlier, now)
     models = both["worlds"]["digits"]["models"]
     assert {name: sum(values["accuracy"]) for name, values in models.items()} == {
@@ -127,7 +128,10 @@ def test_another_machines_models_are_gathered_onto_the_earlier_ones(
         "paper-0": 3,
         "paper-1": 4,
     }
-    assert both["left"] == ["controls"]
+    assert both["left"] == ["paper-2", "controls", "new-0"]
+    assert both["done"] == ["base", "paper-0", "paper-1"]
+    old = {name: value for name, value in earlier.items() if name != "done"}
+    assert findings.onto(old, now)["left"] == ["paper-2", "controls"]
     assert both["verify"] == {"base": {"verify": 0.5}, "paper-0": {"verify": 0.7}}
     assert "ships as" not in findings.page(both)
     now["worlds"]["digits"]["ids"] = now["worlds"]["digits"]["ids"][1:]
