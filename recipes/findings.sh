@@ -2,7 +2,7 @@
 # What each part of the method is worth, over seeds, on the miniatures: rows of tables 2 and 3, and claims with intervals.
 #
 #   recipes/findings.sh                  everything, in the order below, for at most HOURS (24) hours; run it again to go on
-#   STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
+#   OUT=runs/small STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same in some minutes: ten steps a run, few questions
 #   ENGLISH=runs/en recipes/findings.sh  the English miniature too, on the clips that recipes/mini_en.sh has made there
 #
 # OUT/state.tsv says at each moment which step is done (with its minutes), which runs, and how long the rest is estimated
