@@ -19,6 +19,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -219,10 +220,14 @@ def row_and_seed(model: str) -> tuple[str, str]:
 
 
 def by_row(models: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, dict[str, Any]]:
-    """By row and seed ("" of a row that has none), in the order of `rows`."""
+    """By row and seed ("" of a row that has none), in the order of `rows`. SystemExit for a row that is not in them."""
     found: dict[str, dict[str, Any]] = {row: {} for row in rows}
     for model in sorted(models):
         row, seed = row_and_seed(model)
+        if row not in found:
+            raise SystemExit(
+                f"{model}: there is no row {row!r} among {', '.join(found)}; name it in {Path(__file__).name}"
+            )
         found[row][seed] = models[model]
     return {row: runs for row, runs in found.items() if runs}
 
@@ -240,7 +245,9 @@ def world_of(folder: Path) -> dict[str, Any]:
 
 
 def world_with(runs: Mapping[str, Run], folder: Path) -> dict[str, Any]:
-    """The runs as they are kept. SystemExit where they are not of the same questions."""
+    """The runs as they are kept. SystemExit where there is none, or they are not of the same questions."""
+    if not runs:
+        raise SystemExit(f"{folder}: no model has answered yet: recipes/findings.sh goes on there")
     if len({run.ids for run in runs.values()}) > 1:
         raise SystemExit(
             f"{folder}: its models did not answer the same questions: run recipes/findings.sh to its end"
@@ -293,12 +300,14 @@ def by_model(path: Path, measure: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def gather(out: Path) -> dict[str, Any]:
-    """All that the tables are made of, out of the folder that the recipe wrote; "left" is what it has not run."""
-    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    """All that the tables are made of, out of the folder that the recipe wrote; "left" is what it has not run of it."""
+    if not (out / "answers").is_dir():
+        raise SystemExit(f"{out}: no model has answered yet: recipes/findings.sh goes on there")
+    state = (out / "state.tsv").read_text(encoding="utf-8").splitlines()[1:-1]  # less its head and its sum
+    how_of = {name: how for name, how, _ in (line.split("\t") for line in state)}
     return {
-        "left": [
-            name for name, how, _ in (line.split("\t") for line in state) if how != "done" and name != "all"
-        ],
+        "done": [name for name, how in how_of.items() if how == "done"],
+        "left": [name for name, how in how_of.items() if how != "done"],
         "worlds": {folder.name: world_of(folder) for folder in sorted((out / "answers").iterdir())},
         "altered": {
             name: world_of(folder)
@@ -333,10 +342,16 @@ def worlds_onto(earlier: Mapping[str, Any], worlds: Mapping[str, Any]) -> dict[s
 
 
 def onto(earlier: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What was gathered earlier and now: of a model that both have, what was gathered now."""
+    """What was gathered earlier and now: of a model that both have, what was gathered now.
+
+    Steps that only one of both knows, because the recipe has grown or was run for fewer seeds, are left until it has
+    done them. A file of before "done" was kept has done what it does not name as left.
+    """
     of_model = ("watched", "attention", "controls", "verify")
+    done = {*found["done"], *earlier.get("done", {*found["left"]} - {*earlier["left"]})}
     return {
-        "left": [step for step in found["left"] if step in earlier["left"]],
+        "done": sorted(done),
+        "left": [step for step in dict.fromkeys((*earlier["left"], *found["left"])) if step not in done],
         **{name: worlds_onto(earlier[name], found[name]) for name in ("worlds", "altered")},
         "ways": world_onto(earlier["ways"], found["ways"]) if earlier["ways"] or found["ways"] else {},
         **{name: {**earlier[name], **found[name]} for name in of_model},
@@ -363,11 +378,14 @@ def runs_of(world: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, d
 
 
 def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tuple[Mean, Floats]:
-    """The mean over seeds with its interval over seeds and clips, and the resamples behind it."""
+    """The mean over seeds with its interval over seeds and clips, and the resamples behind it.
+
+    Its `n` is that of the seed with the fewest scored questions.
+    """
     clips = next(iter(runs.values())).clips
     columns = [run.values[measure] for run in runs.values()]
     value, draws = bootstrap.over_runs(columns, clips)
-    n = int(np.isfinite(columns[0]).sum())
+    n = min(int(np.isfinite(column).sum()) for column in columns)
     # no number where no item has the measure, no interval where few have
     mean, low, high = (None if np.isnan(end) else end for end in (value, *interval_of(draws)))
     return Mean(mean, low, high, n, len(clips) - n), draws
@@ -376,9 +394,16 @@ def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tu
 def difference(
     first: Mapping[str, Run], second: Mapping[str, Run], measure: str, bootstrap: Bootstrap
 ) -> tuple[float, float, float]:
-    """How much more the first row has, and the ends of its interval, paired by clip and by seed."""
+    """How much more the first row has, and the ends of its interval, paired by clip and by seed.
+
+    Of the seeds that both have; of all, where they have none in common, as a base of no seed. NaN where a row has no
+    such measure, the ends also where there is no interval.
+    """
+    if both := [seed for seed in first if seed in second]:
+        first, second = ({seed: runs[seed] for seed in both} for runs in (first, second))
     (more, more_draws), (less, less_draws) = (mean_over(runs, measure, bootstrap) for runs in (first, second))
-    return (more.value or 0.0) - (less.value or 0.0), *interval_of(more_draws - less_draws)
+    value = np.nan if more.value is None or less.value is None else more.value - less.value
+    return value, *interval_of(more_draws - less_draws)
 
 
 def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> list[Table]:
@@ -411,7 +436,8 @@ def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boots
 def kinds_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> Table:
     """Accuracy by what is asked, which a question's id ends with."""
     ids = next(iter(next(iter(rows.values())).values())).ids
-    kind_of = [id_.rpartition("-")[2] for id_ in ids]
+    clips = next(iter(next(iter(rows.values())).values())).clips
+    kind_of = [id_.removeprefix(f"{clip}-").replace("-", " ") for id_, clip in zip(ids, clips, strict=True)]
     kinds = sorted(set(kind_of))
 
     def accuracy(runs: Mapping[str, Run], kind: str) -> Mean:
@@ -442,10 +468,10 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
         value, low, high = difference(rows[claim.first], rows[claim.second], claim.measure, bootstrap)
         verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot tell"
         column = MEASURES[claim.measure]
-        scaled = [column.scale * number for number in (value, low, high)]
-        told = (
-            f"{scaled[0]:+.{column.digits}f} [{scaled[1]:.{column.digits}f}, {scaled[2]:.{column.digits}f}]"
-        )
+        told = "" if np.isnan(value) else f"{column.scale * value:+.{column.digits}f}"
+        if told and not np.isnan(low):
+            ends = (f"{column.scale * end:.{column.digits}f}" for end in (low, high))
+            told += f" [{', '.join(ends)}]"
         cells: tuple[Number, ...] = (
             verdict,
             column.name,
@@ -489,11 +515,11 @@ def seeds_table(title: str, columns: Mapping[str, Column], models: Mapping[str, 
 
 
 def turns(looks: Sequence[Mapping[str, Any]]) -> dict[str, Number]:
-    """When a training came to cite once, and what became of its evidence."""
-    once = [look["step"] for look in looks if look["k1"] >= CITES_ONCE]
+    """When a training came to cite once, and did so to its last look, and what became of its evidence."""
+    n_once = sum(1 for _ in takewhile(lambda look: look["k1"] >= CITES_ONCE, reversed(looks)))
     best = max(looks, key=lambda look: look["evidence_hit"])
     return {
-        f"k = 1 in {100 * CITES_ONCE:.0f} % from step": once[0] if once else None,
+        f"k = 1 in {100 * CITES_ONCE:.0f} % from step": looks[-n_once]["step"] if n_once else None,
         "hit at first": looks[0]["evidence_hit"],
         "highest hit": best["evidence_hit"],
         "at step": best["step"],
@@ -525,7 +551,8 @@ def ways_table(world: Mapping[str, Any], bootstrap: Bootstrap) -> Table:
         mean, _ = mean_over(runs, "iou", bootstrap)
         more = None
         if way != "plain":
-            more = Mean(*difference(runs, found["plain"], "iou", bootstrap), mean.n, 0)
+            value, *ends = difference(runs, found["plain"], "iou", bootstrap)
+            more = Mean(value, *(None if np.isnan(end) else end for end in ends), mean.n, 0)
         rows.append(TableRow(WAYS[way], (len(runs), mean, more)))
     columns = (
         Column("seeds"),
@@ -629,8 +656,11 @@ def draw_altered(path: Path, altered: Mapping[str, Any], bootstrap: Bootstrap) -
     rows = list(dict.fromkeys(row for world in worlds.values() for row in world))
     for panel, (measure, column) in zip(panels, ALTERED.items(), strict=True):
         for nth, row in enumerate(rows):
-            means = [mean_over(world[row], measure, bootstrap)[0] for world in worlds.values()]
-            x = np.arange(len(means)) + 0.12 * (nth - (len(rows) - 1) / 2)
+            asked = [at for at, world in enumerate(worlds.values()) if row in world]
+            means = [
+                mean_over(world[row], measure, bootstrap)[0] for world in worlds.values() if row in world
+            ]
+            x = np.array(asked) + 0.12 * (nth - (len(rows) - 1) / 2)
             middle, low, high = (
                 np.array([getattr(mean, end) for mean in means], dtype=float)
                 for end in ("value", "low", "high")

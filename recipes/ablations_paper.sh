@@ -16,6 +16,7 @@
 # `tgsr build`; MMAU, MMAR, AIRBENCH and MELD are the benchmarks' own files; JUDGE, if set, is a text LLM that judges
 # consistency (the paper's: Qwen/Qwen3-32B, here behind any OpenAI-compatible server: http://HOST:PORT/v1#MODEL).
 set -euo pipefail
+: "${STA_QUESTIONS:?}" "${QA_QUESTIONS:?}" "${MMAU:?}" "${MMAR:?}" "${AIRBENCH:?}" "${MELD:?}" # what is missing is told now, not after hours
 MODEL=${MODEL:-Qwen/Qwen2.5-Omni-7B}
 OUT=${OUT:-runs/ablations-paper}
 

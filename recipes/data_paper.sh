@@ -7,6 +7,7 @@
 #
 # LIBRISPEECH, COVOST, MELD, DIALOGUES and YOUTUBE are the corpora's folders.
 set -euo pipefail
+: "${LIBRISPEECH:?}" "${COVOST:?}" "${MELD:?}" "${DIALOGUES:?}" "${YOUTUBE:?}" # what is missing is told now, not after hours
 OUT=${OUT:-data}
 tgsr transcribe "$LIBRISPEECH" --corpus librispeech --out "$OUT/librispeech/clips.jsonl" --language en --workers 8
 tgsr transcribe "$COVOST" --corpus covost --out "$OUT/covost/clips.jsonl" --workers 8

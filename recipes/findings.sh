@@ -2,7 +2,7 @@
 # What each part of the method is worth, over seeds, on the miniatures: rows of tables 2 and 3, and claims with intervals.
 #
 #   recipes/findings.sh                  everything, in the order below, for at most HOURS (24) hours; run it again to go on
-#   STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same path in some minutes: ten steps a run, few questions
+#   OUT=runs/small STEPS=10 TRAIN=32 CLIPS=20 WATCH=4 recipes/findings.sh  the same in some minutes: ten steps a run, few questions
 #   ENGLISH=runs/en recipes/findings.sh  the English miniature too, on the clips that recipes/mini_en.sh has made there
 #
 # OUT/state.tsv says at each moment which step is done (with its minutes), which runs, and how long the rest is estimated
@@ -22,10 +22,26 @@
 #   plain, clock, soft, tokens   stage 1 as it is, and as other groups do it (benchmarks/stage1_options.py)
 #   relisten        as paper, and a cited span's frames enter again before the answer, in training and when asked
 #
-# The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all.
+# The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all. OUT keeps what
+# it was begun with: STEPS, TRAIN, CLIPS and WATCH are the same until its end, SEEDS and ENGLISH may add to it.
 set -euo pipefail
 OUT=${OUT:-runs/findings} HOURS=${HOURS:-24} SEEDS=${SEEDS:-0 1 2} STEPS=${STEPS:-120} TRAIN=${TRAIN:-800} CLIPS=${CLIPS:-300} WATCH=${WATCH:-40}
+stop() { echo "findings: $*" >&2; exit 2; }
+for name in STEPS TRAIN CLIPS WATCH; do
+    [[ ${!name} =~ ^[1-9][0-9]*$ ]] || stop "$name=${!name}: must be a whole number, 1 or more"
+done
+[[ $HOURS =~ ^(0|[1-9][0-9]*)$ ]] || stop "HOURS=$HOURS: must be a whole number"
+settings="STEPS=$STEPS TRAIN=$TRAIN CLIPS=$CLIPS WATCH=$WATCH"
 mkdir -p "$OUT/done"
+# A step that is done is not run again, whatever it was asked: small numbers must not stand under large settings.
+if [ ! -e "$OUT/settings" ]; then
+    [ -z "$(ls "$OUT/done")" ] || stop "$OUT has steps of an older version, which did not keep its settings: if they are" \
+        "these, echo '$settings' > '$OUT/settings'; else choose another OUT"
+    echo "$settings" > "$OUT/settings.new"
+    mv "$OUT/settings.new" "$OUT/settings"
+fi
+[ "$(< "$OUT/settings")" = "$settings" ] || stop "$OUT was begun with $(< "$OUT/settings"), this is $settings: give those, or" \
+    "another OUT"
 started=$SECONDS
 
 names=() guesses=() commands=()
@@ -77,7 +93,9 @@ run() {
 }
 
 # --- data ------------------------------------------------------------------------------------------------
-build() { tgsr build "$@"; }
+build() { # STAGE OPTIONS... --out FOLDER: questions that are there are whole
+    [ -e "${*: -1}/questions.jsonl" ] || tgsr build "$@"
+}
 step data-sta 1 build sta --digits $((TRAIN * 5 / 2)) --phrases 4 --split train --out "$OUT/data-sta"
 step data-qa 1 build qa --digits "$TRAIN" --split train --without who count --out "$OUT/data-qa"
 step data-watch 1 build qa --digits "$WATCH" --first 70000 --split train --without who count --out "$OUT/data-watch"
@@ -152,17 +170,17 @@ done
 if [ -n "${ENGLISH:-}" ]; then
     tests=("$ENGLISH/librispeech-test-qa" "$ENGLISH/speechocean-test-qa" "$ENGLISH/queen-test-qa")
     for test in "${tests[@]}"; do
-        step "data-$(basename "$test")" 1 build qa --clips "${test%-qa}/clips.jsonl" --without speaker count --out "$test"
+        step "data-$(basename "$test")" 1 build qa --clips "${test%-qa}/clips.jsonl" --without "speaker count" --out "$test"
     done
     step ask-english-base 10 ask english base mini-en "${tests[@]}"
     for seed in $SEEDS; do
         sta=$OUT/english-sta-$seed/adapter
         step "english-sta-$seed" 8 tgsr train sta --questions "$ENGLISH/data-sta/questions.jsonl" --model mini-en --soft-times 3 \
-            --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps $((STEPS * 5 / 6)) --seed "$seed" --out "$OUT/english-sta-$seed"
+            --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps $(((STEPS * 5 + 5) / 6)) --seed "$seed" --out "$OUT/english-sta-$seed"
         step "ask-english-sta-$seed" 10 ask english "sta-$seed" "$sta" "${tests[@]}"
         for reward in paper grounded; do
             step "english-$reward-$seed" 15 tgsr train grpo --questions "$ENGLISH/data-qa/questions.jsonl" --model "$sta" \
-                --reward $reward --prompts-per-step 4 --learning-rate 3e-4 --max-steps $((STEPS / 3)) --bfloat16 \
+                --reward $reward --prompts-per-step 4 --learning-rate 3e-4 --max-steps $(((STEPS + 2) / 3)) --bfloat16 \
                 --seed "$seed" --out "$OUT/english-$reward-$seed"
             step "ask-english-$reward-$seed" 10 ask english "$reward-$seed" "$OUT/english-$reward-$seed/adapter" "${tests[@]}"
         done
@@ -199,8 +217,8 @@ done
 
 # --- altered sound, and clips longer than those that stage 1 has heard --------------------------------------
 alter() {
-    tgsr build sta --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/altered-phrases"
-    tgsr build qa --digits $((CLIPS / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/altered-choices"
+    build sta --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/altered-phrases"
+    build qa --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/altered-choices"
     python "$(dirname "$0")/../benchmarks/robustness.py" "$OUT/altered-phrases/questions.jsonl" "$OUT/altered-choices/questions.jsonl" \
         --out "$OUT/altered-sound"
 }

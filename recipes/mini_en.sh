@@ -9,6 +9,7 @@
 # ("amazon-queen BOB"), in place of the list beside this file: fifty readers, and all parts of the game's actors who play six
 # characters. Those whose publisher says "test" are held out besides.
 set -euo pipefail
+: "${LIBRISPEECH:?}" "${SPEECHOCEAN:?}" "${QUEEN:?}" # what is missing is told now, not after hours
 runs=${RUNS:-runs/en}
 HELD_OUT=${HELD_OUT:-$(dirname "$0")/mini_en_held_out.txt}
 mkdir -p "$runs"
@@ -24,26 +25,26 @@ compose() { # corpus, split, clips
 compose librispeech train 800
 compose speechocean train 700
 compose queen train 700
-trained="$runs/librispeech-train/clips.jsonl $runs/speechocean-train/clips.jsonl $runs/queen-train/clips.jsonl"
+trained=("$runs"/{librispeech,speechocean,queen}-train/clips.jsonl)
 for corpus in librispeech speechocean queen; do
     compose $corpus test 150
     [ -e "$runs/$corpus-watch/clips.jsonl" ] || tgsr compose "$runs/$corpus/clips.jsonl" --n 12 --seed 1 --split test \
         --seconds 4 22 --held-out "$HELD_OUT" --out "$runs/$corpus-watch"
 done
-watched="$runs/librispeech-watch/clips.jsonl $runs/speechocean-watch/clips.jsonl $runs/queen-watch/clips.jsonl"
+watched=("$runs"/{librispeech,speechocean,queen}-watch/clips.jsonl)
 
 # The base: asked and answering, without time (2,000 steps: 65 minutes of two cores, 80 of one).
-tgsr train english --clips $trained --watch $watched --out "$runs/base"
+tgsr train english --clips "${trained[@]}" --watch "${watched[@]}" --out "$runs/base"
 
 # Stage 1: the aligner alone; once for times in the paper's words, once for Whisper's time tokens.
-[ -e "$runs/data-sta/questions.jsonl" ] || tgsr build sta --clips $trained --phrases 6 --max-words 8 --out "$runs/data-sta"
+[ -e "$runs/data-sta/questions.jsonl" ] || tgsr build sta --clips "${trained[@]}" --phrases 6 --max-words 8 --out "$runs/data-sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --soft-times 3 \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 100 --out "$runs/sta"
 tgsr train sta --questions "$runs/data-sta/questions.jsonl" --model "$runs/base/model" --times tokens --soft-times 3 \
     --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps 150 --out "$runs/tokens"
 
 # Stage 2: by the reward that looks where citations point, and by the paper's.
-[ -e "$runs/data-qa/questions.jsonl" ] || tgsr build qa --clips $trained --without "speaker count" --out "$runs/data-qa"
+[ -e "$runs/data-qa/questions.jsonl" ] || tgsr build qa --clips "${trained[@]}" --without "speaker count" --out "$runs/data-qa"
 for reward in grounded paper; do
     tgsr train grpo --questions "$runs/data-qa/questions.jsonl" --model "$runs/sta/adapter" --reward $reward \
         --prompts-per-step 4 --learning-rate 3e-4 --max-steps 40 --bfloat16 --out "$runs/$reward"

@@ -7,22 +7,24 @@
 # questions with choices a corpus, where all (about 850, with reasoning) take too long.
 set -euo pipefail
 runs=${RUNS:-runs/en} table=${TABLE:-${RUNS:-runs/en}/table}
-models=${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta mini-en:paper=mini-en:paper mini-en:tgsr=mini-en:tgsr}
-locators=${LOCATORS:-mini-en:tokens=mini-en:tokens frames=$runs/frames/model cascade=cascade}
-clips=$(for corpus in librispeech speechocean queen; do echo "$runs/$corpus-train/clips.jsonl"; done)
+# shellcheck disable=SC2206  # several models
+models=(${MODELS:-mini-en=mini-en mini-en:sta=mini-en:sta mini-en:paper=mini-en:paper mini-en:tgsr=mini-en:tgsr})
+locators=(mini-en:tokens=mini-en:tokens "frames=$runs/frames/model" cascade=cascade)
+# shellcheck disable=SC2206
+[ -z "${LOCATORS:-}" ] || locators=($LOCATORS)
 
 # The frame baseline (five minutes of one core).
-tgsr train frames --clips $clips --out "$runs/frames"
+tgsr train frames --clips "$runs"/{librispeech,speechocean,queen}-train/clips.jsonl --out "$runs/frames"
 
 for corpus in librispeech speechocean queen; do
     phrases="$table/phrases-$corpus" choices="$table/choices-$corpus" test="$runs/$corpus-test/clips.jsonl"
     [ -e "$phrases/questions.jsonl" ] || tgsr build sta --clips "$test" --phrases 2 --max-words 6 --out "$phrases"
     [ -e "$choices/questions.jsonl" ] || tgsr build qa --clips "$test" --without "speaker count" --out "$choices"
-    for model in $locators $models; do
+    for model in "${locators[@]}" "${models[@]}"; do
         tgsr predict --questions "$phrases/questions.jsonl" --name "${model%%=*}" --model "${model#*=}" \
             --out "$phrases.jsonl"
     done
-    for model in $models; do # as the paper asks, and for the letter alone
+    for model in "${models[@]}"; do # as the paper asks, and for the letter alone
         tgsr predict --questions "$choices/questions.jsonl" ${MOST:+--limit "$MOST"} --name "${model%%=*}" \
             --model "${model#*=}" --out "$choices.jsonl"
         tgsr predict --questions "$choices/questions.jsonl" --name "${model%%=*}, the letter alone" \

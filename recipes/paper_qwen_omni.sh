@@ -11,6 +11,7 @@
 #
 # MODEL is the hub's id or a folder; STA_QUESTIONS and QA_QUESTIONS come from `tgsr build`.
 set -euo pipefail
+: "${STA_QUESTIONS:?}" "${QA_QUESTIONS:?}" # what is missing is told now, not after hours
 MODEL=${MODEL:-Qwen/Qwen2.5-Omni-7B}
 OUT=${OUT:-runs/qwen-omni}
 torchrun --nproc-per-node 4 -m tgsr.cli train sta --questions "$STA_QUESTIONS" --model "$MODEL" \

@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tgsr.data.corpora.spoken_digits import DIGITS, compose
 from tgsr.data.questions.digits import choice_questions
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import Stopped
+from tgsr.errors import OptionError, Stopped
 from tgsr.miniature.base import (
     SILENCE,
     TimeCode,
@@ -171,6 +171,26 @@ SMALL = BaseConfig(
     checkpoint_every=2,
     bfloat16=False,  # many times as slow where the processor has no such products
 )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"n_clips": 0},
+        {"clips_per_step": 0},
+        {"talking_steps": -1},
+        {"evidence_gain": 3.0},  # -0.4 of the answers without evidence would be right
+        {"timed_share": 1.5},
+        {"read_share": 0.6},
+        {"short_clips_first": 0.0},
+        {"frame_layer": 9},
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_used_are_told(setting: dict[str, float]) -> None:
+    (name,) = setting
+    with pytest.raises(OptionError, match=f"--{name.replace('_', '-')} .*must be"):
+        replace(SMALL, **setting)
 
 
 @pytest.fixture(scope="module")

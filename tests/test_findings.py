@@ -117,9 +117,10 @@ def test_another_machines_models_are_gathered_onto_the_earlier_ones(
     for path in (folder / "answers" / "digits").iterdir():
         path.unlink()
     now = findings.gather(runs(paper_0=(there, 3), paper_1=(there, 4)))
-    earlier["left"] = ["paper-1", "controls"]
+    earlier["done"], earlier["left"] = ["base"], ["paper-1", "paper-2", "controls"]
     earlier["verify"] = {"base": {"verify": 0.5}}
-    now["left"], now["verify"] = ["base", "controls"], {"paper-0": {"verify": 0.7}}
+    now["done"], now["left"] = ["paper-0", "paper-1"], ["base", "controls", "new-0"]
+    now["verify"] = {"paper-0": {"verify": 0.7}}
     both = findings.onto(earlier, now)
     models = both["worlds"]["digits"]["models"]
     assert {name: sum(values["accuracy"]) for name, values in models.items()} == {
@@ -127,7 +128,10 @@ def test_another_machines_models_are_gathered_onto_the_earlier_ones(
         "paper-0": 3,
         "paper-1": 4,
     }
-    assert both["left"] == ["controls"]
+    assert both["left"] == ["paper-2", "controls", "new-0"]
+    assert both["done"] == ["base", "paper-0", "paper-1"]
+    old = {name: value for name, value in earlier.items() if name != "done"}
+    assert findings.onto(old, now)["left"] == ["paper-2", "controls"]
     assert both["verify"] == {"base": {"verify": 0.5}, "paper-0": {"verify": 0.7}}
     assert "ships as" not in findings.page(both)
     now["worlds"]["digits"]["ids"] = now["worlds"]["digits"]["ids"][1:]
@@ -152,6 +156,81 @@ def test_a_watched_training_tells_when_it_came_to_cite_once(findings: Any) -> No
     assert told["k = 1 in 95 % from step"] == 10
     assert (told["highest hit"], told["at step"], told["hit at last"]) == (0.7, 10, 0.5)
     assert findings.turns(looks[:1])["k = 1 in 95 % from step"] is None
+    left_off = {**looks[0], "step": 30, "k1": 0.93}
+    assert findings.turns([*looks, left_off])["k = 1 in 95 % from step"] is None
+    assert findings.turns([*looks, left_off, {**looks[2], "step": 40}])["k = 1 in 95 % from step"] == 40
+
+
+def rows_of(findings: Any, clips: str, **seeds: list[list[float]]) -> dict[str, dict[str, Any]]:
+    """Rows by name: a column of quote truth a seed, of questions about these clips; other measures are unknown."""
+    unknown = {name: np.full(len(clips), np.nan) for name in findings.MEASURES}
+    ids = tuple(f"{clip}-{n}" for n, clip in enumerate(clips))
+    return {
+        row.replace("_", "-"): {
+            str(seed): findings.Run(ids, tuple(clips), {**unknown, "quote_truth": np.array(column)})
+            for seed, column in enumerate(columns)
+        }
+        for row, columns in seeds.items()
+    }
+
+
+def quotes_are_less_true(findings: Any, rows: dict[str, dict[str, Any]]) -> tuple[str, str]:
+    """The verdict, and the difference as it is told."""
+    (told,) = (
+        row.cells
+        for row in findings.claims_of("digits", rows, Bootstrap()).groups[0].rows
+        if row.name.startswith("without the grounding reward quotes are less true")
+    )
+    return told[0], told[3]
+
+
+def test_of_what_was_not_measured_and_of_one_clip_nothing_can_be_told(findings: Any) -> None:
+    nothing, some = [math.nan] * 4, [1.0, 0.0, 0.0, 0.0]
+    rows = rows_of(findings, "abcd", paper=[nothing], without_grounding=[some])
+    assert quotes_are_less_true(findings, rows) == ("cannot tell", "")
+    rows = rows_of(findings, "aaaa", paper=[[1.0] * 4] * 2, without_grounding=[some] * 2)
+    assert quotes_are_less_true(findings, rows) == ("cannot tell", "+75.0")
+    rows = rows_of(findings, "abcd", paper=[[1.0] * 4] * 2, without_grounding=[[0.0] * 4] * 2)
+    assert quotes_are_less_true(findings, rows) == ("holds", "+100.0 [100.0, 100.0]")
+    rows = rows_of(findings, "abcd", paper=[some] * 2, without_grounding=[some] * 2)
+    assert quotes_are_less_true(findings, rows) == ("cannot tell", "+0.0 [0.0, 0.0]")
+
+
+def test_rows_of_unlike_seeds_are_compared_by_those_that_both_have(findings: Any) -> None:
+    rows = rows_of(
+        findings, "abcd", paper=[[0.0, 1.0, 0.0, 1.0], [1.0] * 4], without_grounding=[[0.0] * 3 + [1.0]]
+    )
+    value, low, high = findings.difference(
+        rows["paper"], rows["without-grounding"], "quote_truth", Bootstrap()
+    )
+    assert value == pytest.approx(0.25)
+    assert (low, high) == (0.0, 0.75)
+
+
+def test_a_mean_over_seeds_has_the_n_of_the_seed_with_the_fewest(findings: Any) -> None:
+    rows = rows_of(findings, "abcd", sta=[[1.0] * 4, [math.nan, 1.0, math.nan, 0.0]])
+    mean, _ = findings.mean_over(rows["sta"], "quote_truth", Bootstrap())
+    assert (mean.value, mean.n, mean.n_unscored) == (0.75, 2, 2)
+
+
+def test_what_is_asked_is_all_that_a_questions_id_has_after_its_clips(findings: Any) -> None:
+    ids, clips = ("a-1-said-next", "a-1-who-speaks-next", "b-said-next"), ("a-1", "a-1", "b")
+    runs = {"base": {"": findings.Run(ids, clips, {"accuracy": np.array([1.0, 0.0, 1.0])})}}
+    table = findings.kinds_of("english", runs, Bootstrap())
+    assert [column.name for column in table.columns] == ["said next, 2", "who speaks next, 1"]
+    assert [cell.value for cell in table.groups[0].rows[0].cells] == [1.0, 0.0]
+
+
+def test_what_cannot_be_gathered_is_told(runs: Callable[..., Path], findings: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no model has answered yet"):
+        findings.gather(tmp_path)
+    folder = runs(base=(there, 2), longer_0=(there, 3))
+    with pytest.raises(SystemExit, match=r"longer-0: there is no row 'longer' among base, sta.*findings.py"):
+        findings.page(findings.gather(folder))
+    for path in (folder / "answers" / "digits").iterdir():
+        path.write_text("")
+    with pytest.raises(SystemExit, match="digits: no model has answered yet"):
+        findings.gather(folder)
 
 
 @pytest.fixture

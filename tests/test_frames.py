@@ -19,7 +19,7 @@ from tgsr.audio import load
 from tgsr.data.questions.build import compose_clips
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.engine.features import FeatureCache
-from tgsr.errors import ModelError, Stopped
+from tgsr.errors import ModelError, OptionError, Stopped
 from tgsr.grounding import find_spans
 from tgsr.llm.decoding import GREEDY, Failed
 from tgsr.miniature.frames import frame_labels, train_frames
@@ -237,3 +237,14 @@ def test_it_learns_to_hear_words_places_phrases_and_goes_on_where_it_was_stopped
     asked = ClipQuestion(0, "", "", phrase=question.phrase)
     (span,) = find_spans(str(model.respond([load(digits.parent / clip.audio)], [asked], GREEDY)[0]))
     assert span.iou(question.evidence[0]) > 0.6
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"steps": 0}, {"clips_per_step": 0}, {"n_pieces": 0}, {"dropout": 1.0}, {"noise": -0.1}],
+    ids=str,
+)
+def test_settings_that_cannot_be_used_are_told(setting: dict[str, float]) -> None:
+    (name,) = setting
+    with pytest.raises(OptionError, match=f"--{name.replace('_', '-')} .*must be"):
+        replace(FramesConfig(clips=("clips.jsonl",)), **setting)

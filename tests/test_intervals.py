@@ -207,8 +207,30 @@ def test_runs_of_the_same_seeds_and_clips_are_paired() -> None:
 
 
 def test_what_is_unscored_is_in_no_mean() -> None:
-    value, resamples = Bootstrap().over_runs(
-        [np.array([1.0, np.nan, 0.0]), np.array([np.nan, 1.0, 1.0])], "aaa"
-    )
+    """A resample without the second run's one clip has no mean of it."""
+    value, resamples = Bootstrap().over_runs([np.array([1.0, 0.0]), np.array([np.nan, 1.0])], "ab")
     assert value == pytest.approx(0.75)
-    assert set(resamples) <= {0.5, 0.75, 1.0}
+    assert set(resamples[~np.isnan(resamples)]) == {0.0, 0.5, 0.75, 1.0}
+    assert float(np.isnan(resamples).mean()) == pytest.approx(3 / 16, abs=0.05)
+
+
+def test_one_clip_says_nothing_of_the_spread_between_clips() -> None:
+    value, resamples = Bootstrap().over_runs([np.array([1.0, 0.0]), np.array([1.0, 1.0])], "aa")
+    assert value == pytest.approx(0.75)
+    assert np.isnan(resamples).all()
+
+
+def test_resamples_of_runs_and_clips_are_those_of_the_definition() -> None:
+    """All that can be drawn, each as likely as another, of three clips of one to three items and two runs."""
+    clips, rng = "aabccc", np.random.default_rng(1)
+    runs = [rng.random(6), rng.random(6) + 0.4]
+    items = {clip: [at for at, of in enumerate(clips) if of == clip] for clip in "abc"}
+    every = []
+    for drawn in itertools.product("abc", repeat=3):
+        places = [at for clip in drawn for at in items[clip]]
+        means = [run[places].mean() for run in runs]
+        every += [np.mean(two) for two in itertools.product(means, repeat=2)]
+    value, resamples = Bootstrap(n_resamples=40_000).over_runs(runs, clips)
+    assert value == pytest.approx(np.mean([run.mean() for run in runs]))
+    assert set(resamples.round(9)) <= set(np.round(every, 9))
+    assert [resamples.mean(), resamples.std()] == pytest.approx([np.mean(every), np.std(every)], rel=0.01)

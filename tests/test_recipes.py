@@ -18,6 +18,7 @@ import pytest
 from tgsr.cli import parser
 from tgsr.data import plugins
 from tgsr.data.plugged_rewards import TERMS
+from tgsr.data.questions import by_rule, digits
 from tgsr.training.config import REWARD_WEIGHTS
 
 Started = Callable[..., list[list[str]]]
@@ -52,29 +53,32 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
 
     @functools.cache
     def commands(recipe: Path, **given: str) -> list[list[str]]:
-        folder = tmp_path_factory.mktemp(recipe.stem)
-        log = folder / "commands"
-        for program in ("tgsr", "torchrun"):
-            stand_in = folder / "bin" / program
-            stand_in.parent.mkdir(exist_ok=True)
-            stand_in.write_text(STAND_IN)
-            stand_in.chmod(0o755)
-        (folder / "bin" / "python").symlink_to(
-            "/bin/true"
-        )  # what gathers the runs' numbers has tests of its own
-        variables = {name: str(folder / name) for name in (*FILES, *FOLDERS)}
-        path = f"{folder / 'bin'}:{os.environ['PATH']}"
-        subprocess.run(
-            ["bash", str(recipe)],
-            cwd=folder,
-            env={"PATH": path, "LOG": str(log), **variables, **given},
-            check=True,
-            timeout=120,
-        )
-        found = [line.rstrip("\x1f").split("\x1f") for line in log.read_text().split("\n\x1f")[1:]]
-        return [words[words.index("tgsr.cli") + 1 :] if "tgsr.cli" in words else words for words in found]
+        return run(recipe, tmp_path_factory.mktemp(recipe.stem), **given)
 
     return commands
+
+
+def run(recipe: Path, folder: Path, **given: str) -> list[list[str]]:
+    """Runs the recipe in that folder, which may have what it left there before; the arguments of each `tgsr`."""
+    log = folder / "commands"
+    log.write_text("")
+    (folder / "bin").mkdir(exist_ok=True)
+    for program in ("tgsr", "torchrun"):
+        (folder / "bin" / program).write_text(STAND_IN)
+        (folder / "bin" / program).chmod(0o755)
+    python = folder / "bin" / "python"  # what gathers the runs' numbers has tests of its own
+    python.unlink(missing_ok=True)
+    python.symlink_to("/bin/true")
+    variables = {name: str(folder / name) for name in (*FILES, *FOLDERS)}
+    path = f"{folder / 'bin'}:{os.environ['PATH']}"
+    env = {"PATH": path, "LOG": str(log), **variables, **given}
+    done = subprocess.run(
+        ["bash", str(recipe)], cwd=folder, env=env, timeout=120, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    found = [line.rstrip("\x1f").split("\x1f") for line in log.read_text().split("\n\x1f")[1:]]
+    return [words[words.index("tgsr.cli") + 1 :] if "tgsr.cli" in words else words for words in found]
 
 
 parser_of = functools.cache(
@@ -99,6 +103,76 @@ def test_each_command_is_understood_and_the_recipe_reaches_its_end(recipe: Path,
     assert len(commands) >= 2
     for arguments in commands:
         parsed(arguments)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_a_task_that_is_left_out_is_one_that_there_is(recipe: Path, started: Started) -> None:
+    """A parser takes any word there; of the findings, their English part's, too."""
+    commands = started(recipe, **({"ENGLISH": "en"} if recipe.name == "findings.sh" else {}))
+    for build in of("build", commands):
+        assert {*build.without} <= {*(by_rule.TASKS if build.clips else digits.TASKS)}, build.out
+
+
+def test_findings_in_small_train_and_ask_something_in_each_run(started: Started) -> None:
+    """0 steps would be all of an epoch's, 0 clips are refused."""
+    recipe = next(r for r in RECIPES if r.name == "findings.sh")
+    small = {"STEPS": "1", "TRAIN": "2", "CLIPS": "1", "WATCH": "1", "SEEDS": "0"}
+    commands = started(recipe, ENGLISH="en", **small)
+    trained = [run.max_steps for stage in ("sta", "grpo", "sft") for run in of(f"train {stage}", commands)]
+    assert {*trained} == {1, 2}
+    assert min(build.digits for build in of("build", commands) if not build.clips) >= 1
+
+
+@pytest.mark.parametrize("name", ["mini.sh", "mini_en.sh", "mini_en_table.sh", "findings.sh"])
+def test_a_recipe_goes_on_in_a_folder_that_has_its_questions(name: str, tmp_path: Path) -> None:
+    """`tgsr build` refuses a folder that holds questions. The folder's name has a space in it."""
+    recipe = next(r for r in RECIPES if r.name == name)
+    names = {"RUNS": "my runs", "OUT": "my findings", "SEEDS": "0"}
+    first = run(recipe, tmp_path, **names)
+    for command in map(parsed, first):
+        assert all(Path(path).name == "clips.jsonl" for path in getattr(command, "clips", None) or ())
+    for build in of("build", first):
+        (tmp_path / build.out / "questions.jsonl").write_text("")
+    for done in tmp_path.glob("my findings/done/*"):  # killed before it was written down
+        done.unlink()
+    again = run(recipe, tmp_path, **names)
+    assert again == [command for command in first if command[0] not in ("build", "transcribe")]
+
+
+def test_findings_of_other_settings_are_not_gone_on_with(tmp_path: Path) -> None:
+    recipe = next(r for r in RECIPES if r.name == "findings.sh")
+    small = {"STEPS": "10", "TRAIN": "32", "CLIPS": "20", "WATCH": "4", "SEEDS": "0"}
+    assert run(recipe, tmp_path, HOURS="0", **small) == []
+    with pytest.raises(
+        RuntimeError, match="was begun with STEPS=10 TRAIN=32 CLIPS=20 WATCH=4, this is STEPS=120"
+    ):
+        run(recipe, tmp_path, HOURS="0")
+    assert run(recipe, tmp_path, HOURS="0", **{**small, "SEEDS": "0 1"}) == []
+    (tmp_path / "runs" / "findings" / "settings").unlink()
+    (tmp_path / "runs" / "findings" / "done" / "data-sta").write_text("0.1")
+    with pytest.raises(RuntimeError, match="older version"):
+        run(recipe, tmp_path, HOURS="0", **small)
+    for name, value in (("HOURS", "0.5"), ("STEPS", "0"), ("CLIPS", "many")):
+        with pytest.raises(RuntimeError, match=f"findings: {name}={value}: must be a whole number"):
+            run(recipe, tmp_path, OUT="other", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("paper_af3.sh", "QA_QUESTIONS"),
+        ("paper_qwen_omni.sh", "QA_QUESTIONS"),
+        ("ablations_paper.sh", "MELD"),
+        ("data_paper.sh", "YOUTUBE"),
+        ("mini_en.sh", "QUEEN"),
+    ],
+)
+def test_what_is_not_given_is_told_before_anything_is_started(
+    name: str, missing: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=missing):
+        run(next(r for r in RECIPES if r.name == name), tmp_path, **{missing: ""})
+    assert (tmp_path / "commands").read_text() == ""
 
 
 def test_a_judge_is_handed_on_where_there_is_one(started: Started) -> None:

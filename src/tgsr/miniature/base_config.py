@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from tgsr.errors import require
+from tgsr.training.config import require_counts
+
 
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
@@ -44,6 +47,22 @@ class BaseConfig:
     ] = True
     checkpoint_every: Annotated[int, "steps"] = 200
     seed: Annotated[int, "of the weights and the lessons"] = 0
+
+    def __post_init__(self) -> None:
+        require_counts(
+            self, "n_clips", "hearing_steps", "texts_per_step", "clips_per_step", "checkpoint_every"
+        )
+        for name in ("reading_steps", "steps", "talking_steps", "reader_weight"):
+            require(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
+        for name in ("learning_rate", "matrix_learning_rate", "clip_norm", "short_clips_first"):
+            require(name, getattr(self, name), "above 0", getattr(self, name) > 0)
+        # at 2 the answers of lessons without evidence are right in 5 %; soon after that in less than none
+        require("evidence_gain", self.evidence_gain, "0 to 2", 0 <= self.evidence_gain <= 2)
+        require("timed_share", self.timed_share, "0 to 1", 0 <= self.timed_share <= 1)
+        rest = 1 - self.timed_share
+        require("read_share", self.read_share, f"0 to {rest:g}, which is left", 0 <= self.read_share <= rest)
+        for name in ("first_voice_layer", "frame_layer", "word_layer"):
+            require(name, getattr(self, name), "1 to 6", 1 <= getattr(self, name) <= 6)
 
     @property
     def before_talking(self) -> int:

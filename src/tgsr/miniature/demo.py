@@ -19,7 +19,9 @@ from tgsr.data.questions.build import ask_about, compose_clips, moved, write_que
 from tgsr.data.questions.by_rule import Choices, after, choice_questions_of
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.data.shards import Step, run
+from tgsr.disk.whole import write_whole
 from tgsr.engine.features import FeatureCache
+from tgsr.errors import RunError
 from tgsr.evaluation.scoring.score import score_file, write_metrics
 from tgsr.evaluation.scoring.terminal import summary
 from tgsr.models.load import load, multiplies_bfloat16
@@ -72,8 +74,12 @@ ENGLISH_SIZE = DemoSize(
 def demo(
     out: Path, cache: FeatureCache, seed: int = 0, size: DemoSize | None = None, world: World = "digits"
 ) -> Path:
-    """Runs it all in `out` and returns the page's path."""
+    """Runs it all in `out` and returns the page's path. RunError where another world's or seed's was begun there."""
     size = size or (DemoSize() if world == "digits" else ENGLISH_SIZE)
+    asked, begun = f"--world {world} --seed {seed}", out / "demo.txt"
+    if begun.exists() and (earlier := begun.read_text(encoding="utf-8")) != asked:
+        raise RunError(f"{out}: was begun with {earlier}, not {asked}; give these again, or another --out")
+    write_whole(begun, asked)
 
     def questions_of(folder: Path, stage: str, n_clips: int, split: str) -> Path:
         path = folder / "questions.jsonl"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from tgsr.errors import require
+from tgsr.training.config import require_counts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesConfig:
@@ -31,3 +34,12 @@ class FramesConfig:
     watch_every: Annotated[int, "steps between two measurements"] = 500
     checkpoint_every: Annotated[int, "steps"] = 500
     seed: Annotated[int, "of the weights, and of what is drawn"] = 0
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "clips_per_step", "frames_per_clip", "n_pieces", "hidden", "watch_every")
+        require_counts(self, *counts, "checkpoint_every")
+        require("dropout", self.dropout, "0 or more and below 1", 0 <= self.dropout < 1)
+        for name in ("noise", "pause_weight"):
+            require(name, getattr(self, name), "0 or more", getattr(self, name) >= 0)
+        for name in ("learning_rate", "clip_norm"):
+            require(name, getattr(self, name), "above 0", getattr(self, name) > 0)

@@ -175,7 +175,8 @@ class Bootstrap:
         with replacement (hierarchical bootstrap), so that its interval holds what another seed would change. Equal
         numbers of runs and clusters get equal draws: two resamples less each other are paired by clip and by seed.
         Of three runs that differ more than clips do it reaches from about the least to the greatest, which has the mean
-        of all runs in it with a probability of 1 - 2^(1 - 3), not 95 %. NaN where a run has no scored item.
+        of all runs in it with a probability of 1 - 2^(1 - 3), not 95 %. NaN where a run has no scored item; so are all
+        resamples of a single cluster, which says nothing of the spread between clusters.
         """
         codes = codes_of(clusters)
         means, draws_SR = [], []
@@ -184,7 +185,7 @@ class Bootstrap:
             sums, draws_RM = self.sums([is_scored.astype(float), np.nan_to_num(column)], codes)
             with np.errstate(invalid="ignore"):
                 means.append(sums[1] / sums[0])
-                ends = np.tile(sums, (self.n_resamples, 1)) if draws_RM is None else draws_RM
+                ends = np.full((self.n_resamples, 2), np.nan) if draws_RM is None else draws_RM
                 draws_SR.append(ends[:, 1] / ends[:, 0])
         n_runs = len(columns)
         drawn_RS = np.random.default_rng((self.seed, n_runs)).integers(

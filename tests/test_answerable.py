@@ -1,0 +1,81 @@
+"""recipes/answerable.py: a training that was stopped is as one that was not, and only a finished one is shipped."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    """Two logits a piece, through dropout."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.ends = nn.Linear(4, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.ends(self.dropout(batch["pieces"]))
+
+
+@pytest.fixture
+def answerable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The recipe with a tiny model and eight steps of random pieces."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "recipes"))
+    module = import_module("answerable")
+    pieces = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(module, "AnswerFinder", Tiny)
+    monkeypatch.setattr(module, "sentence_model", lambda: tmp_path)
+    monkeypatch.setattr(module.AutoTokenizer, "from_pretrained", lambda _: None)
+    monkeypatch.setattr(module, "examples", lambda *_: [("q", "lines", (0, 1)), ("q", "others", None)] * 8)
+    monkeypatch.setattr(module, "collated", lambda *_: ({"pieces": pieces}, torch.tensor([[1, 2]] * 3)))
+    monkeypatch.setattr(module, "separated", lambda *_: 0.5)
+    monkeypatch.setattr(module, "KEPT_EVERY", 2)
+    monkeypatch.setattr(module, "STEPS", 8)
+    monkeypatch.setattr(module, "ASSET", tmp_path / "asset" / "model.safetensors")
+    return module
+
+
+def trained(answerable: Any, folder: Path) -> dict[str, Any]:
+    (folder).mkdir(exist_ok=True)
+    (folder / "questions.jsonl").touch()
+    answerable.train(folder)
+    return torch.load(folder / "kept.pt")
+
+
+def test_a_training_that_was_stopped_has_the_weights_of_one_that_was_not(
+    answerable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(answerable, tmp_path / "whole")
+    looks = []
+
+    def stopped(*_: object) -> float:
+        looks.append(0)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return 0.5
+
+    with monkeypatch.context() as patch:
+        patch.setattr(answerable, "separated", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            trained(answerable, tmp_path / "broken")
+    with pytest.raises(SystemExit, match="4 of 8 steps are done"):
+        answerable.export(tmp_path / "broken")
+    broken = trained(answerable, tmp_path / "broken")
+    assert torch.equal(whole["model"]["ends.weight"], broken["model"]["ends.weight"])
+    answerable.export(tmp_path / "broken")
+    assert answerable.ASSET.exists()
+
+
+def test_what_has_to_be_there_first_is_told(answerable: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="0 of 8 steps"):
+        answerable.export(tmp_path)
+    with pytest.raises(SystemExit, match=r"holds no questions\.jsonl"):
+        answerable.train(tmp_path)
+    with pytest.raises(SystemExit, match="give a clone of FairytaleQAData"):
+        answerable.pairs(tmp_path, tmp_path, tmp_path / "out")
