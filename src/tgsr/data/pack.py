@@ -129,7 +129,10 @@ def pack(
         errors.unlink()
     for name in before.keys() - shards.keys():
         (out / name).unlink(missing_ok=True)
-    _note(out, to, shards)
+    if shards:
+        _note(out, to, shards)
+    else:
+        (out / "packed.json").unlink(missing_ok=True)
     return Packed(n_samples, n_rows, len(shards), n_found, n_left_out)
 
 
