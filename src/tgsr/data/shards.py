@@ -36,7 +36,7 @@ from tgsr.records import Clip, Question, as_row
 
 Runner = Literal["here", "ray"]
 SHARDS_A_WORKER = 8  # that Ray Data gets at a time
-PATIENCE = 1.0  # seconds that a worker without a parent has to drop its shard
+PATIENCE = 1.0  # seconds that a worker has to drop a shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _by_processes(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
         for job in jobs:
             # Ctrl-C goes to all processes of a terminal: those that begin here never hear it, and this one ends them
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            running.add(processes.submit(_make, job))
+            running.add(processes.submit(job.make))
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(running) >= 2 * workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -209,39 +209,29 @@ def _by_processes(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
             "--workers; what is done is kept"
         ) from error
     except BaseException:
-        for worker in {*active_children()} - {*others}:
-            worker.terminate()
+        while workers_left := {*active_children()} - {*others}:
+            for worker in workers_left:
+                worker.terminate()  # what it makes; it may have more to make
+            worker.join(PATIENCE)
         raise
     finally:
         processes.shutdown(cancel_futures=True)
 
 
-_asked_to_end = threading.Event()  # in a worker
-
-
 def _end_when_asked() -> None:
-    """Has a worker drop its shard, with all that is half-written, at SIGTERM, and where its parent is gone."""
+    """Has a worker drop what it makes, with all that is half-written, at SIGTERM, and where its parent is gone."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        _asked_to_end.set()
         raise Stopped(number)
 
     def end_with(parent: BaseProcess) -> None:
         parent.join()
-        while True:  # again, for what waits for its next shard after this one
+        while True:  # it may have more to make
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(PATIENCE)
 
     signal.signal(signal.SIGTERM, end)
-    if (parent := parent_process()) is not None:
-        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-
-
-def _make(job: ShardJob) -> int:
-    """`job.make` in a worker, but not of the shards that still waited for it when it was asked to end."""
-    if _asked_to_end.is_set():
-        raise Stopped
-    return job.make()
+    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
 
 
 def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:

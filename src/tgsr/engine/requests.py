@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from email.utils import mktime_tz, parsedate_tz
-from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from tgsr.timeline import Seconds
@@ -49,15 +48,11 @@ def ask_each(ask: Callable[[Asked], Answered], asked: Sequence[Asked], at_once: 
     """
     is_over = threading.Event()
     answers: list[Future[Answered]] = [Future() for _ in asked]
-    waiting: SimpleQueue[tuple[Asked, Future[Answered]]] = SimpleQueue()
-    for pair in zip(asked, answers, strict=True):
-        waiting.put(pair)
+    waiting = iter(list(zip(asked, answers, strict=True)))  # of a list: each thread gets another one
 
     def work() -> None:
-        while not is_over.is_set():
-            try:
-                one, answer = waiting.get_nowait()
-            except Empty:
+        for one, answer in waiting:
+            if is_over.is_set():
                 return
             try:
                 answer.set_result(ask(one))

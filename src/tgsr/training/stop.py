@@ -52,9 +52,6 @@ def stop_on_signals(one_request: float = 0.0, numbers: Sequence[int] = (signal.S
         yield stop
         return
 
-    def end_at_once(number: int) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
     def hear(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if stop.asked_at is None:
@@ -63,9 +60,9 @@ def stop_on_signals(one_request: float = 0.0, numbers: Sequence[int] = (signal.S
                 raise Stopped(number)
             _say(b"SIGTERM: ends after this step, when that is saved; a second one ends it at once")
             if not one_request:
-                end_at_once(number)
+                signal.signal(number, signal.SIG_DFL)
         elif now - stop.asked_at > (one_request if stop.in_steps else ONE_REQUEST):
-            end_at_once(number)
+            signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
