@@ -197,8 +197,10 @@ def _by_processes(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
         for job in jobs:
             # Ctrl-C goes to all processes of a terminal: those that begin here never hear it, and this one ends them
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            running.add(processes.submit(job.make))
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                running.add(processes.submit(job.make))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(running) >= 2 * workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield sum(future.result() for future in done)
