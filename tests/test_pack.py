@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tgsr.data.corpora.folders import Given
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.pack import pack
 from tgsr.data.questions.build import ask_about
+from tgsr.disk.lock import held_folder
 from tgsr.errors import Bad, PackError
 from tgsr.records import Clip, read_clips, write_jsonl
 from tgsr.timeline import Event
@@ -113,3 +115,32 @@ def test_the_commands(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "new" / "clips.jsonl"
     assert cli.main(["transcribe", str(tmp_path / "tars"), "--out", str(out)]) == 0
     assert [clip.words for clip in read_clips(out)] == [clip.words for clip in read_clips(clips)]
+
+
+def test_a_word_without_length_is_a_hole_as_it_is_for_a_build(clips: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in clips.read_text().splitlines()]
+    word = rows[2]["words"][1]
+    word["end"] = word["start"]
+    clips.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert pack(clips, tmp_path / "tars", "webdataset").left_out == 0
+    before, after = [one["word"] for one in rows[2]["words"]], back(tmp_path / "tars", tmp_path / "out")[2]
+    assert [one.text for one in after.words] == [text for n, text in enumerate(before) if n != 1]
+    assert [hole.text for hole in after.holes] == [before[1]]
+    assert after.holes[0].start <= word["start"] <= after.holes[0].end
+    assert after.flags == ("words-missing",)
+
+
+def test_of_what_could_not_be_packed_only_the_reasons_stay(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    for sound in (tmp_path / "audio").iterdir():
+        sound.rename(sound.with_suffix(".gone"))
+    assert cli.main(["pack", str(clips), "--to", "webdataset", "--out", str(out)]) == 2
+    assert os.listdir(out) == ["errors.jsonl"]
+
+
+def test_two_at_once_do_not_pack_into_one_folder(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held_folder(tmp_path / "shards"):
+        assert cli.main(["pack", str(clips), "--to", "webdataset", "--out", str(tmp_path / "shards")]) == 2
+    assert "shards: is being written by process" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 from doubling import Settings, doubled, numbers
 from tgsr.data.questions.build import Stage1, phrases_of
 from tgsr.data.questions.phrases import Phrases
-from tgsr.data.shards import Counts, Step, errors_of, run
+from tgsr.data.shards import Counts, Made, Step, errors_of, run
 from tgsr.data.splits import Split
 from tgsr.disk.jsonl import Row
 from tgsr.errors import Bad, ShardError
@@ -108,7 +109,10 @@ def test_a_full_disk_is_named_and_what_is_done_is_kept(
 
     step = Step(doubled, Settings(str(tmp_path / "log")))
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ShardError, match="the disk is full; free space"):
+    with pytest.raises(
+        ShardError,
+        match=r"/\.out\.jsonl\.shards/.*: No space left .*; free some space.*shards has what is done",
+    ):
         run(step, numbers(23), out, root=tmp_path, rows_per_shard=4)
     assert not out.exists()
     monkeypatch.setattr(os, "fsync", real)
@@ -167,3 +171,65 @@ def test_killed_at_any_moment_it_goes_on_without_lost_or_doubled_rows(tmp_path: 
     assert 15 <= done < 40
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     assert written(tmp_path / "out.jsonl") == [n for n in range(120) if n % 5 != 4]
+
+
+ENDED = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from doubling import Settings, doubled, numbers
+from tgsr.data.shards import Step, run
+from tgsr.training.stop import stop_on_signals
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits it ignored
+    folder = Path(sys.argv[2])
+    step = Step(doubled, Settings(str(folder / "log"), seconds=0.02))
+    try:
+        with stop_on_signals():
+            run(step, numbers(9000), folder / "out.jsonl", root=folder, rows_per_shard=3, workers=2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "is_of_terminal", "code"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
+)
+def test_workers_end_with_their_parent_and_say_nothing(
+    tmp_path: Path, number: int, is_of_terminal: bool, code: int
+) -> None:
+    """Ctrl-C goes to all processes of a terminal, what ends a job or a process without memory to one."""
+    script, kept = tmp_path / "run.py", tmp_path / ".out.jsonl.shards"
+    script.write_text(ENDED)
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, stderr=said, start_new_session=True)
+    while process.poll() is None and len(list(kept.glob("[0-9a-f]*"))) < 4:
+        time.sleep(0.005)
+    (os.killpg if is_of_terminal else os.kill)(process.pid, number)
+    assert process.wait() == code
+    for _ in range(1000):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert "Traceback" not in (tmp_path / "said").read_text() or number == signal.SIGKILL
+    if number != signal.SIGKILL:
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".lock")]
+        assert not [name for name in os.listdir(kept) if name.startswith(".half-")]
+
+
+def killing(settings: Settings, rows: Sequence[Row]) -> Made:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Made(())
+
+
+def test_a_worker_that_the_system_kills_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+    step = Step(killing, Settings(str(tmp_path / "log")))
+    with pytest.raises(ShardError, match=r"a worker was killed.*fewer --workers; what is done is kept"):
+        run(step, numbers(8), tmp_path / "out.jsonl", root=tmp_path, rows_per_shard=4, workers=2)

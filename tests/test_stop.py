@@ -19,7 +19,7 @@ from tgsr.cli import main
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import Stopped
 from tgsr.training.config import StaConfig
-from tgsr.training.stop import stop_on_sigterm
+from tgsr.training.stop import stop_on_signals
 from tiny import logged, questions_in, tiny_base
 
 STA = StaConfig(questions="", epochs=3, clips_per_step=2, learning_rate=1e-3, checkpoint_every=100)
@@ -76,14 +76,14 @@ def test_in_the_last_step_there_is_nothing_left_to_stop(phrases: Path, tmp_path:
 
 
 def test_before_the_first_step_a_run_ends_at_once() -> None:
-    with pytest.raises(Stopped), stop_on_sigterm():
+    with pytest.raises(Stopped), stop_on_signals():
         signal.raise_signal(signal.SIGTERM)
 
 
 TWICE = """
 import os, signal, sys
-from tgsr.training.stop import stop_on_sigterm
-with stop_on_sigterm(float(sys.argv[1])) as stop, stop.steps():
+from tgsr.training.stop import stop_on_signals
+with stop_on_signals(float(sys.argv[1])) as stop, stop.steps():
     for _ in range(int(sys.argv[2])):
         os.kill(os.getpid(), signal.SIGTERM)
     print(stop.asked)
@@ -107,7 +107,7 @@ def test_in_another_thread_nothing_is_changed() -> None:
     seen = []
 
     def look() -> None:
-        with stop_on_sigterm() as stop:
+        with stop_on_signals() as stop:
             seen.append((stop.asked, signal.getsignal(signal.SIGTERM)))
 
     before = signal.getsignal(signal.SIGTERM)

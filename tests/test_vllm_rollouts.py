@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,8 @@ class Recorded(BaseHTTPRequestHandler):
         sent = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(sent)))
+        if status == 429 and self.server.retry_after is not None:
+            self.send_header("Retry-After", self.server.retry_after)
         self.end_headers()
         self.wfile.write(sent)
 
@@ -128,6 +131,7 @@ class RecordedServer(ThreadingHTTPServer):
         self.served = served
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.instead: dict[str, tuple[int, object]] = {}
+        self.retry_after: str | None = None
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -572,3 +576,41 @@ def test_the_command_serves_the_name_that_requests_ask_for(tmp_path: Path, lalm:
         server_command(tmp_path, lora_rank=600)
     with pytest.raises(ModelError, match="write it with export_decoder"):
         server_command(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("says", "least", "most"), [(None, 0.5, 1.0), ("7", 7.0, 7.0), ("900", 60.0, 60.0)])
+def test_what_a_proxy_asks_us_to_wait_is_waited(
+    says: str | None,
+    least: float,
+    most: float,
+    vllm: RecordedServer,
+    lalm: AudioFlamingo3,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RFC 6585, 4: a 429 may say in Retry-After how long to wait before a new request."""
+    expected, waited = ask(vllm, lalm), []
+    vllm.instead["/v1/completions"] = (429, "slow down")
+    vllm.retry_after = says
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        vllm.instead.clear()
+
+    monkeypatch.setattr("tgsr.engine.vllm_rollouts.time", SimpleNamespace(sleep=wait))
+    assert ask(vllm, lalm, owners=[0, 0], prompts=[[5, 6], [5, 6]]) == expected[::2]
+    assert len(waited) == 1
+    assert least <= waited[0] <= most
+
+
+def test_a_proxy_that_never_lets_through_ends_the_run_with_its_word(
+    vllm: RecordedServer, lalm: AudioFlamingo3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, waited = connect(vllm.url, lalm), []
+    vllm.instead["/v1/completions"] = (429, "slow down")
+    monkeypatch.setattr("tgsr.engine.vllm_rollouts.time", SimpleNamespace(sleep=waited.append))
+    with pytest.raises(
+        ModelError, match=r"HTTP 429: 'slow down'; a proxy before the server .* after 6 tries"
+    ):
+        sample_by_vllm(server, prefix_of(lalm), [0], [[5, 6]], max_new_tokens=3)
+    bounds = [(0.5, 1), (1, 2), (2, 4), (4, 8), (8, 16)]
+    assert all(least <= seconds <= most for seconds, (least, most) in zip(waited, bounds, strict=True))

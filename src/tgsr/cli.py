@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import select
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ from typing import TextIO
 
 from tgsr import __version__
 from tgsr.errors import DISK_REMEDIES, OptionError, Stopped, TgsrError, shown
+from tgsr.training.stop import ONE_REQUEST, stop_on_signals
 
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "first steps": {
@@ -99,9 +101,10 @@ EXIT_CODES = {
     0: "done",
     1: "tgsr check: a row of parts 1 to 5 fails",
     2: "the input, a file or a flag is wrong, or a package is missing: one message says which and what to do",
-    130: "interrupted (Ctrl-C); the same command goes on",
+    129: "its terminal has closed (SIGHUP); as 130",
+    130: "interrupted (Ctrl-C); the last line says what was kept, and the same command goes on or begins anew",
     141: "what read its output has ended (`| head`); the files are written",
-    143: "ended from outside (SIGTERM); the same command goes on",
+    143: "ended from outside (SIGTERM); as 130",
 }
 """What a command ends with, as shells see it. Any other is a fault of ours, and comes with a trace."""
 
@@ -123,15 +126,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         print(BEGINNINGS, end="")
         return 0
-    args = _parsed(words)
+    args = argparse.Namespace()
     try:
-        _require_apart(args)
-        args.run(args)
-        sys.stdout.flush()
+        with stop_on_signals(ONE_REQUEST, (signal.SIGTERM, signal.SIGHUP)):
+            args = _parsed(words)
+            _require_apart(args)
+            args.run(args)
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("tgsr: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        if argv is None:  # the program itself: at its end nobody catches another one
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        print(f"\ntgsr: interrupted; {_kept(args)}", file=sys.stderr)
         return 130
     except Stopped as stopped:
+        if not stopped.is_told:
+            name = signal.Signals(stopped.number).name
+            print(f"\ntgsr: stopped by {name}; {_kept(args)}", file=sys.stderr)
         return stopped.status
     except USERS_ERRORS as error:
         print(f"tgsr: {_told(error)}", file=sys.stderr)
@@ -155,6 +165,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     return 0
+
+
+def _kept(args: argparse.Namespace) -> str:
+    """What is there of a command that was stopped, and how to go on."""
+    if keeps := getattr(args, "keeps", ""):
+        where = "the cache" if args.out in (None, Path("-")) else args.out  # of `tgsr transcribe`
+        return f"{where} keeps {keeps}, and the same command goes on from there"
+    return "nothing is half-written, and the same command begins anew"
 
 
 def _is_closed(stream: TextIO) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,11 +140,14 @@ class DiskError(TgsrError, OSError):
 
 
 class Stopped(SystemExit):
-    """A run that SIGTERM has ended, all that it did saved. Its exit status is the one that shells give."""
+    """A command that a signal has ended, all that it did saved. Its exit status is the one that shells give.
 
-    status = 128 + 15
+    `is_told`: whether the user knows what was kept.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = signal.SIGTERM, is_told: bool = False) -> None:
+        self.number, self.is_told = number, is_told
+        self.status = 128 + number
         super().__init__(self.status)
 
 

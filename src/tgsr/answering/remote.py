@@ -19,10 +19,11 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.answering.responder import ClipQuestion, Responder
+from tgsr.engine.requests import ask_each
 from tgsr.errors import ModelError
 from tgsr.llm.chat import bearer, chat_body, chat_endpoint, ended, n_tokens, plain_key, read_chat, whole_text
 from tgsr.llm.decoding import Cut, Decoding, Failed
-from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed, ask_each
+from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
 from tgsr.prompts import system_of
 from tgsr.timeline import Seconds
 

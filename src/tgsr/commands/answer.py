@@ -416,7 +416,7 @@ def add_predict(command: argparse.ArgumentParser) -> None:
     shared.add_limits(command)
     shared.add_cache(command)
     example = "tgsr predict --questions mmau-test-mini.json --only speech --model mini:tgsr --out mmau.jsonl"
-    shared.finish(command, predict, example)
+    shared.finish(command, predict, example, keeps="the responses that are there")
 
 
 def predict(args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ def add_compose(command: argparse.ArgumentParser) -> None:
     example = (
         "tgsr compose libri/clips.jsonl so762/clips.jsonl --n 1000 --held-out heldout.txt --out composed"
     )
-    shared.finish(command, compose, example)
+    shared.finish(command, compose, example, holds_out=True, keeps=shared.DONE_CLIPS)
 
 
 def compose(args: argparse.Namespace) -> None:
@@ -101,7 +101,8 @@ def add_build(command: argparse.ArgumentParser) -> None:
     flag("--split-by", choices=by, default="publisher", help="who decides what is for testing")
     flag("--test-share", type=float, default=0.05, help="of the speakers, or clips, with --split-by")
     shared.add_shards(command)
-    shared.finish(command, build, "tgsr build sta --digits 500 --split train --out data/sta")
+    example = "tgsr build sta --digits 500 --split train --out data/sta"
+    shared.finish(command, build, example, holds_out=True, keeps=shared.DONE_CLIPS)
 
 
 def build(args: argparse.Namespace) -> None:
@@ -155,6 +156,9 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"
+    (out / "card.md").unlink(
+        missing_ok=True
+    )  # of a build whose questions were deleted; the last file of this one
     clips = chain.from_iterable(clips_of(path, "clips", out, audio=args.audio) for path in args.clips)
     counts = run(step, making.rows_of(clips), path, root=out, **shards)
     if args.stage == "qa" and args.llm:
@@ -205,7 +209,8 @@ def add_pack(command: argparse.ArgumentParser) -> None:
     flag("--samples-per-shard", type=int, default=1000, help="clips in a file")
     shared.add_audio(flag)
     flag("--out", type=Path, required=True, help="folder of shards")
-    shared.finish(command, pack, "tgsr pack data/clips.jsonl --to webdataset --out shards")
+    example = "tgsr pack data/clips.jsonl --to webdataset --out shards"
+    shared.finish(command, pack, example, holds_out=True, keeps="the shards that are done")
 
 
 def pack(args: argparse.Namespace) -> None:

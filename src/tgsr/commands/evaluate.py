@@ -236,7 +236,7 @@ def add_attend(command: argparse.ArgumentParser) -> None:
     shared.add_cache(command)
     example = "tgsr attend --questions data/questions.jsonl --model mini --model mini:tgsr --out attention"
     more = "Attention by block, layer, phase and second, inside and outside of the cited intervals."
-    shared.finish(command, attend, example, more, holds_out=True)
+    shared.finish(command, attend, example, more, holds_out=True, keeps="the responses that were looked at")
 
 
 def attend(args: argparse.Namespace) -> None:
@@ -333,7 +333,7 @@ def add_control(command: argparse.ArgumentParser) -> None:
         "tgsr control --questions questions.jsonl --model mini:sta --model mini:tgsr --out runs/controls"
     )
     more = "It is also shifted, and reduced to the cited evidence. --seed is that of the removals and intervals too."
-    shared.finish(command, control, example, more, holds_out=True)
+    shared.finish(command, control, example, more, holds_out=True, keeps="the responses that are there")
 
 
 def control(args: argparse.Namespace) -> None:
@@ -409,7 +409,7 @@ def add_behaviour(command: argparse.ArgumentParser) -> None:
     flag("--bias", action="store_true", help="ask the judge in another order of choices and of verdicts too")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr behaviour runs/predictions.jsonl --judge http://localhost:8000/v1#Qwen/Qwen3-32B --out behaviour"
-    shared.finish(command, behaviour, example, holds_out=True)
+    shared.finish(command, behaviour, example, holds_out=True, keeps=shared.JUDGED)
 
 
 def behaviour(args: argparse.Namespace) -> None:
@@ -488,7 +488,7 @@ def add_rubrics(command: argparse.ArgumentParser) -> None:
         "tgsr rubrics omni.jsonl --questions MMAR-meta.jsonl --judge http://localhost:8000/v1#Qwen3 --out r"
     )
     more = "A wrong answer is 0; five runs of the judge, the mean of the middle three."
-    shared.finish(command, rubrics, example, more, holds_out=True)
+    shared.finish(command, rubrics, example, more, holds_out=True, keeps=shared.JUDGED)
 
 
 def rubrics(args: argparse.Namespace) -> None:
@@ -526,7 +526,9 @@ def add_judge(command: argparse.ArgumentParser) -> None:
     flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
-    shared.finish(command, judge, example, "Two tests of bias come with it.", holds_out=True)
+    shared.finish(
+        command, judge, example, "Two tests of bias come with it.", holds_out=True, keeps=shared.JUDGED
+    )
 
 
 def judge(args: argparse.Namespace) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     Config = typing.TypeVar("Config", bound=DataclassInstance)
 
 LLM = "a folder, a hub id, or http://HOST:PORT/v1#MODEL"
+DONE_CLIPS = "the clips that are done"
+JUDGED = "what the judge has said"
 
 
 FOR_PROGRAMS = frozenset(
@@ -82,12 +84,15 @@ def finish(
     example: str,
     more: str = "",
     holds_out: bool = False,
+    keeps: str = "",
 ) -> None:
     """Gives a command the function that runs it, an example, and what its line in `tgsr --help` leaves out.
 
+    What --out `keeps` when the command is stopped, and the same command takes from there, is said then.
+
     A command that `holds_out` goes on in the folder --out where it was stopped, and no second one may at the same time.
     """
-    command.set_defaults(run=partial(_holding_out, run) if holds_out else run)
+    command.set_defaults(run=partial(_holding_out, run) if holds_out else run, keeps=keeps)
     command.description = f"{command.description} {more}"
     command.epilog = f"example: {example}"
     command.formatter_class = _Help

@@ -47,11 +47,16 @@ def add_demo(command: argparse.ArgumentParser) -> None:
     )
     flag("--seed", type=int, default=0, help="seed of clips and training")
     shared.add_cache(command)
-    shared.finish(command, demo, "tgsr demo --out runs/demo")
+    shared.finish(
+        command,
+        demo,
+        "tgsr demo --out runs/demo",
+        keeps="the stages that are done, of the others the last checkpoint",
+    )
 
 
 def demo(args: argparse.Namespace) -> None:
-    out = args.out or Path("runs/demo" if args.world == "digits" else "runs/demo-english")
+    args.out = out = args.out or Path("runs/demo" if args.world == "digits" else "runs/demo-english")
     shared.require_writable("--out", out, folder=True)
     from tgsr.miniature.demo import demo
 
@@ -102,7 +107,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
         if given:
             example += f" --{given} data/{given}.jsonl; "
             example += f"on 2 GPUs: torchrun --nproc-per-node 2 -m tgsr.cli train {name} ..."
-        shared.finish(stage, train, example)
+        shared.finish(stage, train, example, keeps="the last checkpoint")
 
 
 def train(args: argparse.Namespace) -> None:

@@ -67,7 +67,8 @@ def add_transcribe(command: argparse.ArgumentParser) -> None:
     flag("--speakers", metavar="FILE.rttm|voices|N", help=about)
     shared.add_shards(command)
     example = "tgsr transcribe talk.mp4 --to srt; tgsr transcribe LibriSpeech/ --out data/libri/clips.jsonl --workers 2"
-    shared.finish(command, transcribe, example, "A corpus is read as its publisher ships it.")
+    more = "A corpus is read as its publisher ships it."
+    shared.finish(command, transcribe, example, more, keeps=shared.DONE_CLIPS)
 
 
 def transcribe(args: argparse.Namespace) -> None:

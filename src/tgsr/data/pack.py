@@ -18,6 +18,7 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 from tgsr.audio import CONVERT
+from tgsr.data.alignments.manifests import within
 from tgsr.data.corpora.folders import FORMATS
 from tgsr.disk.parquet import pyarrow_for, write_parquet
 from tgsr.disk.rows import Entry, OnDisk, json_lines, made
@@ -129,7 +130,10 @@ def pack(
         errors.unlink()
     for name in before.keys() - shards.keys():
         (out / name).unlink(missing_ok=True)
-    _note(out, to, shards)
+    if shards:
+        _note(out, to, shards)
+    else:
+        (out / "packed.json").unlink(missing_ok=True)
     return Packed(n_samples, n_rows, len(shards), n_found, n_left_out)
 
 
@@ -155,7 +159,7 @@ def _records(path: Path, sounds: SoundFolder | None) -> Iterator[tuple[Clip | Qu
         parse = parse or (question_of if is_question else clip_of)
         if is_question != (parse is question_of):
             raise RecordError("clip_id", "clips and questions are in one file; give each a file")
-        record = parse(entry.values)
+        record = parse(entry.values if is_question else within(entry.values))
         if sounds is not None and (there := sounds.find(record.audio)) is not None:
             record = replace(record, audio=str(there.absolute()))
         _require_packable(record, path)

@@ -11,13 +11,19 @@ import hashlib
 import json
 import os
 import pickle
+import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from tqdm import tqdm
@@ -25,11 +31,12 @@ from tqdm import tqdm
 from tgsr.disk.jsonl import Row
 from tgsr.disk.lock import held
 from tgsr.disk.whole import HALF, whole
-from tgsr.errors import Bad, DiskError, ShardError, install
+from tgsr.errors import Bad, DiskError, ShardError, Stopped, install
 from tgsr.records import Clip, Question, as_row
 
 Runner = Literal["here", "ray"]
 SHARDS_A_WORKER = 8  # that Ray Data gets at a time
+PATIENCE = 1.0  # seconds that a worker has to drop a shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +149,7 @@ def run(
             n_kept, n_flagged, n_bad, by_flag = _put_together(keys, kept, out)
             counts = Counts(n_given, n_kept, n_flagged, n_bad, len(keys), n_found, by_flag)
         except DiskError as error:
-            raise ShardError(
-                f"{out.parent}: the disk is full; free space and run the command again: {kept.name} has what is done"
-            ) from error
+            raise ShardError(f"{error}: {kept.name} has what is done") from error
         if counts.left_out > most_bad * counts.given:
             raise ShardError(
                 f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; "
@@ -185,17 +190,50 @@ def _by_processes(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
     if workers == 1:
         yield from (job.make() for job in jobs)
         return
-    processes = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    others = active_children()
+    processes = ProcessPoolExecutor(workers, get_context("spawn"), _end_when_asked)
     running: set[Future[int]] = set()
     try:
         for job in jobs:
-            running.add(processes.submit(job.make))
+            # Ctrl-C goes to all processes of a terminal: those that begin here never hear it, and this one ends them
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                running.add(processes.submit(job.make))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             if len(running) >= 2 * workers:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield sum(future.result() for future in done)
         yield from (future.result() for future in as_completed(running))
+    except BrokenProcessPool as error:
+        raise ShardError(
+            "a worker was killed, as a system does that has no memory left: run the same command again, with fewer "
+            "--workers; what is done is kept"
+        ) from error
+    except BaseException:
+        while workers_left := {*active_children()} - {*others}:
+            for worker in workers_left:
+                worker.terminate()  # what it makes; it may have more to make
+            worker.join(PATIENCE)
+        raise
     finally:
         processes.shutdown(cancel_futures=True)
+
+
+def _end_when_asked() -> None:
+    """Has a worker drop what it makes, with all that is half-written, at SIGTERM, and where its parent is gone."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    def end_with(parent: BaseProcess) -> None:
+        parent.join()
+        while True:  # it may have more to make
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE)
+
+    signal.signal(signal.SIGTERM, end)
+    threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
 
 
 def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:

@@ -27,8 +27,8 @@ import json
 import math
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig
 
 from tgsr.disk.whole import whole, whole_files, write_whole
+from tgsr.engine.requests import N_TRIES, ask_each, seconds_of, wait_of
 from tgsr.engine.sampling import NOT_FINITE, Sampled
 from tgsr.engine.shared_prefix import SharedPrefix, check_branches
 from tgsr.errors import ModelError
@@ -66,6 +67,7 @@ WITHOUT = {"gemma4_unified_text": {"hidden_size_per_layer_input": 0}}
 """What a text model has by default and a decoder does not, by the decoder's type."""
 NOT_THE_TEXTS = "embed_tokens_extend."  # Phi-4's encoders, which its decoder holds
 AT_ONCE = 32  # requests under way at a server; vLLM batches them itself
+WAIT_FIRST = (408, 425, 429)  # of a proxy: timed out, too early, too many requests
 TO_CONNECT = 10.0  # seconds, at most: a machine that is gone does not refuse
 LORA_MATRICES = (
     *("q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj"),
@@ -391,8 +393,8 @@ def sample_by_vllm(
     for b, (owner, prompt) in enumerate(zip(owners, prompts, strict=True)):
         groups.setdefault((owner, tuple(prompt)), []).append(b)
 
-    def answers_to(place: int, group: tuple[tuple[int, tuple[int, ...]], list[int]]) -> list[Sampled]:
-        (owner, prompt), branches = group
+    def answers_to(group: tuple[int, tuple[tuple[int, tuple[int, ...]], list[int]]]) -> list[Sampled]:
+        place, ((owner, prompt), branches) = group
         n = len(branches) if temperature else 1
         body = {
             "prompt_embeds": _prompt_embeds(lalm, prefix.rows[owner], prompt),
@@ -422,11 +424,9 @@ def sample_by_vllm(
         raise next(iter(down.values()))
 
     sampled: dict[int, Sampled] = {}
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE * len(servers), len(groups))) as pool:
-        # Where one fails, map cancels those that did not begin.
-        answered = pool.map(answers_to, range(len(groups)), groups.items())
-        for branches, answers in zip(groups.values(), answered, strict=True):
-            sampled |= zip(branches, answers, strict=True)
+    answered = ask_each(answers_to, list(enumerate(groups.items())), AT_ONCE * len(servers))
+    for branches, answers in zip(groups.values(), answered, strict=True):
+        sampled |= zip(branches, answers, strict=True)
     for error in down.values():
         _left_out(error)
     return [sampled[b] for b in range(len(prompts))]
@@ -485,10 +485,21 @@ def _client() -> httpx.Client:
 
 
 def _ask(server: VllmServer, path: str, body: dict[str, Any] | None) -> bytes:
-    """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError."""
+    """The body of an answer to a POST, or to a GET where there is no body; anything but a 200 is a ModelError.
+
+    Where something before the server asks us to wait (WAIT_FIRST), we do, as for any other model that is served.
+    """
     try:
         timeout = httpx.Timeout(server.timeout, connect=min(TO_CONNECT, server.timeout))
-        answer = _client().request("POST" if body else "GET", server.url + path, json=body, timeout=timeout)
+        ask = functools.partial(
+            _client().request, "POST" if body else "GET", server.url + path, json=body, timeout=timeout
+        )
+        answer = ask()
+        for n_tried in range(N_TRIES - 1):
+            if answer.status_code not in WAIT_FIRST:
+                break
+            time.sleep(wait_of(n_tried, seconds_of(answer.headers.get("retry-after"))))
+            answer = ask()
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ModelError(f"{server.url}: is no URL ({error}); give one like http://127.0.0.1:8000") from error
     except httpx.HTTPError as error:
@@ -516,6 +527,10 @@ def _remedy(status: int, text: str) -> str:
         return "the server has no such path: start it as server_command says, with the variable for adapters"
     if status == 404:
         return "the server has another decoder, or was started again: connect and push the adapter again"
+    if status in WAIT_FIRST:
+        return (
+            f"a proxy before the server still said so after {N_TRIES} tries: raise its limit, or go around it"
+        )
     if status >= 500:
         return "the server's own log has the cause"
     return "the server was started otherwise than server_command says, or is another version than vLLM 0.32"

@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from tgsr.choices import token_match
 from tgsr.disk.whole import write_whole
+from tgsr.engine.requests import ask_each
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import benchmark_questions
 from tgsr.evaluation.owners.mmar import thoughts_and_answer
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
 from tgsr.evaluation.scoring.responses import Answered
 from tgsr.llm.decoding import Decoding, Failed
-from tgsr.llm.endpoint import ask_each
 from tgsr.llm.served import Llm
 from tgsr.records import Row, write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Mean, percent

@@ -10,22 +10,20 @@ import functools
 import hashlib
 import json
 import math
-import random
 import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2 as httpx
 
 from tgsr.disk.jsonl import maybe_json
 from tgsr.disk.whole import write_whole
+from tgsr.engine.requests import FIRST_WAIT, LONGEST_WAIT, N_TRIES, seconds_of, wait_of
 from tgsr.errors import ModelError, OptionError, require
 from tgsr.llm.decoding import Failed
 from tgsr.timeline import Seconds
@@ -44,8 +42,6 @@ USED_UP = re.compile(rf"{NO_CREDIT}|current_quota|billing_|depleted|per[ _-]?day
 IN_PLACE_OF_AN_ANSWER = ("error_msg", "errors", "base_resp", "detail", "message")
 FLAGGED = re.compile("flagged_input|moderation")  # a gateway's 403 for what was asked, not for who asks
 Body = dict[str, Any]
-Asked = TypeVar("Asked")
-Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +57,9 @@ class Limits:
     at_once: int = 8
     requests_per_minute: float | None = None
     timeout_seconds: float = 180.0
-    n_tries: int = 6
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
+    n_tries: int = N_TRIES
+    first_wait: float = FIRST_WAIT
+    longest_wait: float = LONGEST_WAIT
     max_seconds: Seconds | None = None
 
     def __post_init__(self) -> None:
@@ -178,7 +174,7 @@ class Endpoint:
                     )
                 if status not in WORTH_ANOTHER_TRY:
                     return Failed(f"{self.url}: refused the request: {reason}")
-                wait = _seconds(answered.get("retry-after") or _retry_delay(text))
+                wait = seconds_of(answered.get("retry-after") or _retry_delay(text))
             except Malformed as error:
                 reason = f"a malformed body: {self._clean(str(error))}"
             except httpx.HTTPError as error:
@@ -216,9 +212,7 @@ class Endpoint:
         time.sleep(start - now)
 
     def _pause(self, n_tried: int, retry_after: float | None) -> None:
-        wait = min(self.limits.longest_wait, self.limits.first_wait * 2**n_tried)
-        wait = wait * (0.5 + random.random() / 2)
-        time.sleep(wait if retry_after is None else min(max(wait, retry_after), self.limits.longest_wait))
+        time.sleep(wait_of(n_tried, retry_after, self.limits.first_wait, self.limits.longest_wait))
 
     def _count(self, what: str) -> None:
         with self._lock:
@@ -244,25 +238,6 @@ class Endpoint:
         request = json.dumps([KEPT_AS, self.url, path, described], sort_keys=True)
         digest = hashlib.sha256(request.encode()).hexdigest()
         return self.cache / digest[:2] / f"{digest}.json"
-
-
-def ask_each(ask: Callable[[Asked], Answered], asked: Sequence[Asked], at_once: int) -> list[Answered]:
-    """`ask` of each, in order, at_once at a time. After the first ModelError, which is raised, none is begun."""
-    is_over = threading.Event()
-
-    def one(each: Asked) -> Answered:
-        if is_over.is_set():
-            raise ModelError(
-                "an earlier request has ended the run"
-            )  # never seen: the earlier one's error is raised
-        try:
-            return ask(each)
-        except ModelError:
-            is_over.set()
-            raise
-
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(one, asked))
 
 
 def _error(body: Any) -> Any:
@@ -322,15 +297,3 @@ def _retry_delay(text: str) -> str | None:
     """Gemini's word, in a 429's body, for how many seconds to wait."""
     match = re.search(r'"retryDelay":\s*"([0-9.]{1,12})s"', text)
     return match[1] if match else None
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds, whether it says how many or until when (RFC 9110, 10.2.3); None for anything else."""
-    if retry_after is None:
-        return None
-    try:
-        if (until := parsedate_tz(retry_after)) is not None:
-            return max(0.0, mktime_tz(until) - time.time())
-        return max(0.0, float(retry_after))
-    except ValueError:  # neither, or a year that there is not
-        return None

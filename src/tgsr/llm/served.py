@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from tgsr.disk.jsonl import repair_jsonl
 from tgsr.disk.rows import json_lines
+from tgsr.engine.requests import ask_each
 from tgsr.errors import Bad, RecordError
 from tgsr.llm.chat import chat_body, read_chat
 from tgsr.llm.decoding import Decoding, Failed, written
-from tgsr.llm.endpoint import Endpoint, ask_each
+from tgsr.llm.endpoint import Endpoint
 
 CHARACTERS = 60_000  # of a transcript in a server's prompt; longer ones lose the lines that share least
 

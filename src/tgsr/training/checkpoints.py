@@ -171,7 +171,7 @@ def keep_or_stop(
         save_checkpoint(folder, n_done, state())
     if stops:
         say_stopped(folder, n_done)
-        raise Stopped
+        raise Stopped(is_told=True)
 
 
 def _drop_metrics(folder: RunFolder) -> None:

@@ -20,7 +20,7 @@ from tgsr.models.load import files_of, load, multiplies_bfloat16
 from tgsr.models.placement import Placement
 from tgsr.training.config import MAY_CHANGE, STAGES, StaConfig, StageConfig
 from tgsr.training.processes import Processes, start
-from tgsr.training.stop import ONE_REQUEST, Stop, stop_on_sigterm
+from tgsr.training.stop import ONE_REQUEST, Stop, stop_on_signals
 
 Load = Callable[[str, Placement], Lalm]
 
@@ -43,7 +43,7 @@ def start_alone(
     """The run of one process in `out`, nobody else's for the block. RunError under torchrun, and as `open_run` says."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError(f"train {stage} runs in one process; start it without torchrun")
-    with held_folder(out), stop_on_sigterm() as stop:
+    with held_folder(out), stop_on_signals() as stop:
         yield open_run(out, stage, config, data), stop
 
 
@@ -64,7 +64,7 @@ def start_run(
     processes = start(out, config.tracker)
     with (
         held_folder(out) if processes.main else nullcontext(),
-        stop_on_sigterm(ONE_REQUEST if processes.n > 1 else 0.0) as stop,
+        stop_on_signals(ONE_REQUEST if processes.n > 1 else 0.0) as stop,
     ):
         with processes.main_first():
             asked_for = describe_run(stage, config, data, cache.settings)

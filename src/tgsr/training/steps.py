@@ -235,7 +235,7 @@ class Trainer(Generic[T]):
                     processes.finish()
                     if processes.main:
                         say_stopped(self.run.folder, step + 1)
-                    raise Stopped
+                    raise Stopped(is_told=True)
 
     def _save(self) -> None:
         state = {

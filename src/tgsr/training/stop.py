@@ -1,4 +1,4 @@
-"""SIGTERM, by which clusters end a job: the step is finished and saved first."""
+"""SIGTERM, by which clusters end a job, and its like: what is half-written goes, a step is finished and saved first."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
 from tgsr.errors import Stopped
 
-ONE_REQUEST = 1.0  # seconds; torchrun passes on to its processes what a cluster has sent to each of them too
+ONE_REQUEST = (
+    1.0  # seconds; torchrun passes on what a cluster has sent to each process, a closed terminal sends two
+)
 
 
 @dataclass(slots=True)
@@ -38,39 +40,38 @@ class Stop:
 
 
 @contextmanager
-def stop_on_sigterm(one_request: float = 0.0) -> Iterator[Stop]:
-    """Within it SIGTERM raises Stopped, but at steps only sets `asked`; a second one ends the process at once.
+def stop_on_signals(one_request: float = 0.0, numbers: Sequence[int] = (signal.SIGTERM,)) -> Iterator[Stop]:
+    """Within it these signals raise Stopped, but at steps only set `asked`; a second one ends the process at once.
 
-    What comes within `one_request` seconds of the first counts as the same one. Nothing is changed outside of the main
-    thread, where Python hears no signals.
+    What comes within `one_request` seconds of the first, or ONE_REQUEST where no step is finished, counts as the same
+    one. A signal that is ignored (nohup) stays so. Nothing is changed outside of the main thread, where Python hears no
+    signals.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    def end_at_once() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
     def hear(number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not stop.in_steps:
-            _say(b"stopped by SIGTERM; the same command goes on from the last checkpoint")
-            raise Stopped
         if stop.asked_at is None:
             stop.asked_at = now
+            if not stop.in_steps:
+                raise Stopped(number)
             _say(b"SIGTERM: ends after this step, when that is saved; a second one ends it at once")
             if not one_request:
-                end_at_once()
-        elif now - stop.asked_at > one_request:
-            end_at_once()
-            signal.raise_signal(signal.SIGTERM)
+                signal.signal(number, signal.SIG_DFL)
+        elif now - stop.asked_at > (one_request if stop.in_steps else ONE_REQUEST):
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
-    before = signal.signal(signal.SIGTERM, hear)
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, hear) for number in heard}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _say(words: bytes) -> None:

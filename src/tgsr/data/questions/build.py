@@ -45,7 +45,12 @@ from tgsr.timeline import Seconds
 
 
 def require_new(out: Path, clips: Sequence[Path] = ()) -> None:
-    """Raises BuildError where `out` holds questions already, or clips that are not just those asked about."""
+    """Raises BuildError where `out` holds questions already, or clips that are not just those asked about.
+
+    Those of a build from clips that was stopped are none: it goes on from its shards until the card is there.
+    """
+    if clips and (out / ".questions.jsonl.shards").is_dir() and not (out / "card.md").exists():
+        return
     names = ["questions.jsonl"] if not clips or _are_kept(clips, out) else ["questions.jsonl", "clips.jsonl"]
     for name in names:
         if (out / name).exists():
@@ -300,6 +305,8 @@ def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> No
                 yield replace(clip, split=split.of(clip))
 
     leaked = leaks(heard())
-    write_whole(out / "card.md", card(described, out.name, command, leaked))
     statistics(described, out / "statistics.json")
     plot(described, out / "statistics.png")
+    write_whole(
+        out / "card.md", card(described, out.name, command, leaked)
+    )  # last: `require_new` looks for it
