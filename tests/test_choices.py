@@ -110,7 +110,12 @@ def meant(row: dict[str, object]) -> str | None:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("answers.jsonl", 1.0), ("answers_of_ours.jsonl", 1.0), ("answers_later.jsonl", 0.97)],
+    [
+        ("answers.jsonl", 1.0),
+        ("answers_of_ours.jsonl", 1.0),
+        ("answers_later.jsonl", 0.97),
+        ("answers_further.jsonl", 1.0),
+    ],
 )
 def test_responses_are_read_as_a_careful_reader_does(name: str, least: float) -> None:
     """`meant` is null where a response names several options, none, or one that it rejects.

@@ -20,7 +20,9 @@ from tgsr.grounding import (
     count_mentions,
     find_asked,
     find_mentions,
+    find_regions,
     find_spans,
+    says_absent,
 )
 from tgsr.prompts import phrase_answer_af3, phrase_answer_qwen
 from tgsr.timeline import Span
@@ -415,3 +417,38 @@ def test_the_authors_traces_give_their_own_avg_iou() -> None:
         mean = sum(max(span.iou(other) for other in reference) for span in predicted) / len(predicted)
         assert mean == pytest.approx(trace["avg_iou"], abs=6e-5)  # published with four decimals
         assert count_mentions(trace["model_prediction"]) == count_distinct(trace["model_prediction"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**3.2** to **5.6** seconds", [(3.2, 5.6)]),
+        ("from t1 = 3.2 s to t2 = 5.6 s", [(3.2, 5.6)]),
+        ("a start time of 0:12 and an end time of 0:15", [(12.0, 15.0)]),
+        ("It has a start time of 3.2 seconds and an end time of 5.6 seconds.", [(3.2, 5.6)]),
+        ("The start and end times are 3.2 s and 5.6 s.", [(3.2, 5.6)]),
+        ("start and end: 3.2 s, 5.6 s", [(3.2, 5.6)]),
+        ("1:05 min to 1:10 min", [(65.0, 70.0)]),
+        ("from 3.2 to 5.6 (seconds)", [(3.2, 5.6)]),
+        ("3.2 to 5.6 (in seconds)", [(3.2, 5.6)]),
+        ("Times in seconds: 3.2-5.6", [(3.2, 5.6)]),
+        ("It is said from 1.0 to 2.0, then from 3.2 to 5.6.", [(1.0, 2.0), (3.2, 5.6)]),
+        ("The start and end times of the match are 3 and 5 pm.", []),
+        ("3 to 5 (in minutes)", []),
+        ("It takes 1:05 min.", []),
+    ],
+)
+def test_ways_to_say_where_that_are_less_common(text: str, expected: list[tuple[float, float]]) -> None:
+    assert [(span.start, span.end) for span in find_spans(text)] == expected
+
+
+def test_the_answer_of_an_object_in_one_line_is_no_reasoning() -> None:
+    text = '{"reasoning": "from 1 s to 2 s", "answer": "3 s - 5 s"}'
+    assert [(one.start, one.end) for one in find_regions(text)] == [(1.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    "text", ["Not applicable", "The phrase isn't there.", "It is missing from the clip."]
+)
+def test_more_answers_that_a_phrase_is_not_said(text: str) -> None:
+    assert says_absent(text)

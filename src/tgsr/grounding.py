@@ -92,7 +92,8 @@ class Mention:
 _ANSWER_LINE = re.compile(
     r"^[^\w\n{]{0,8}(?:(?:so|thus|therefore|hence),? )?(?:the |my )?"
     r"(?:(?:final|correct|best|right) (?:answer|choice|option)|answer|ans|答案)\b[*_\"' ]{0,4}"
-    r"(?:is\b|would be\b|must be\b|should be\b|[:：=是])(?:[*_: ]{0,6}\n\s{0,8})?[^\n]*",
+    r"(?:is\b|would be\b|must be\b|should be\b|[:：=是])(?:[*_: ]{0,6}\n\s{0,8})?[^\n]*"
+    r"|[\"'](?:final_)?answer[\"']\s?:\s?[\"'][^\"'\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _OPTION_LINE = re.compile(r"[^\w\n(]{0,4}(?:\([a-j]\)|[a-j][.):]\s)", re.IGNORECASE)
@@ -191,13 +192,14 @@ def find_asked(text: str, phrase: str | None = None) -> list[Mention]:
 
 _SAID = (
     r"(?:said|says?|spok\w+|utter\w*|present|appear\w*|occur\w*|heard|hear|mention\w*|found|find|locat\w+"
-    r"|contain\w*|exist\w*|detect\w*|audible|in)"
+    r"|contain\w*|exist\w*|detect\w*|audible|there|in)"
 )
 _NOT_SAID = re.compile(
     rf"(?:\bnot\b|n't\b|\bnever\b)[^.;\n]{{0,30}}\b{_SAID}\b"
     r"|\b(?:cannot|can't|could ?n[o']t|unable to|failed to) (?:\w+ ){0,2}(?:find|locate|hear|detect|identify)"
     r"|\bno (?:such|matching|occurrences?|mention|instances?|match(?:es)?)\b|\b(?:absent|nowhere|inexistent)\b"
-    r"|^\W*(?:none|null|n/?a|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time"
+    r"|\bmissing from\b"
+    r"|^\W*(?:none|null|n/?a|not applicable|no|nothing|nil|false|-1|\[\s*\])\W*$|\"(?:start|end|start_time"
     r"|end_time)\"\s*:\s*(?:null|-1)"
     r"|\bno (?:se (?:dice|menciona|escucha|oye|encuentra)|aparece|está)\b|\bn['’](?:est|apparaît|y a) pas\b"
     r"|\bnon (?:viene|si|è|compare)\b"

@@ -67,9 +67,10 @@ _MOST_BETWEEN = 90  # characters that join two times
 
 
 _COMMA_DIGIT = re.compile(r",[0-9]")
-_UNIT_BEHIND_BRACKET = any_case(rf"[)\]]\s{{0,2}}(?:{SECOND})")
+_UNIT_BEHIND_BRACKET = any_case(rf"[)\]]\s{{0,2}}(?:{SECOND})|\s?\((?:in )?(?:{SECOND})\)")
 _AFTER_ANOTHER = any_case(
-    rf"\s{{0,2}}{CLOSE}\s{{0,2}}(?:[,;]|,? ?(?:and|&|or|以及|和))\s{{0,2}}(?:from )?{NUMBER_HEAD}"
+    rf"\s{{0,2}}{CLOSE}\s{{0,2}}(?:[,;]|,? ?(?:and|&|or|以及|和))\s{{0,2}}(?:then |again ){{0,2}}(?:from )?"
+    rf"{NUMBER_HEAD}"
 )
 
 
@@ -156,9 +157,12 @@ _TIME_WORD = (
     r"|\bsegments?|\bintervals?|\bspans?|时间戳?|时间段|时段|区间|片段)"
 )
 _TIME_BEFORE = any_case(
-    rf"(?:{_TIME_WORD}(?: is| of| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}|\bduring )(?:the )?{NEARLY}$"
+    rf"(?:{_TIME_WORD}(?: is| of| in s(?:econds)?| \(s\)| \(seconds\))?[\"']?[\s:=>]{{0,6}}[\[(\"']{{0,3}}"
+    rf"|\bduring )(?:the )?{NEARLY}$"
 )
-_TIME_NAMED_BEFORE = any_case(rf"{_TIME_WORD}(?: \(s\)| \(seconds\))?[\"']?\s?[:=]|timestamps? $")
+_TIME_NAMED_BEFORE = any_case(
+    rf"{_TIME_WORD}(?: in s(?:econds)?| \(s\)| \(seconds\))?[\"']?\s?[:=]|timestamps? $"
+)
 _STAMPS_BEFORE = any_case(
     r"(?:timestamps?|segments|intervals|spans|时间戳)[\"']?\s?[:=]\s?[\[(\"']{0,3}$"
     r"|[\"'](?:segment|interval|span|time_?range)[\"']\s?:\s?\[$"
@@ -193,6 +197,9 @@ _TIME_KEY = any_case(
     r"time|stamp|span|segment|interval|window|range|evidence|answer|result|location|period|region|audio|clip|ground|when"
 )
 _BRACKET_AFTER = re.compile(r"[\"']?\s{0,2}[)\]]|\s{0,4}</")
+_BOTH_BEFORE = any_case(
+    rf"\bstart(?:ing)? and end(?:ing)?(?: times?| points?| timestamps?)?(?: are|:) {NUMBER_HEAD}$"
+)
 _BETWEEN_AFTER = re.compile(r"\s?(?:之[间間]|[间間])")
 _END_AFTER = re.compile(r"(?:处|时)?(?:结束|停止|终止|为止)")
 
@@ -200,10 +207,15 @@ _END_AFTER = re.compile(r"(?:处|时)?(?:结束|停止|终止|为止)")
 def _is_interval(pair: Pair, text: str, is_asked: bool, is_another: bool) -> bool:
     """Whether the pair is an interval of time and nothing else."""
     first, last, joint, before, after = pair
-    if joint == "comma" and not (_BRACKET_BEFORE.search(before) and _is_bracketed(text, last)):
+    is_both = joint in ("comma", "and") and _BOTH_BEFORE.search(before) is not None
+    if (
+        joint == "comma"
+        and not is_both
+        and not (_BRACKET_BEFORE.search(before) and _is_bracketed(text, last))
+    ):
         return False
     if joint == "and" and not (
-        _BETWEEN_BEFORE.search(before) or _BETWEEN_AFTER.match(after) or _is_foreign(pair, text)
+        is_both or _BETWEEN_BEFORE.search(before) or _BETWEEN_AFTER.match(after) or _is_foreign(pair, text)
     ):
         return False
     if joint == "ends" and text[first.stop] in "处时开起" and not _END_AFTER.match(after):

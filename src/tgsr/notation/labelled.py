@@ -18,7 +18,7 @@ _LABEL = any_case(
     r"|(?P<end>end(?:ing)?|stop|offset|finish|(?<=[\"'])to(?=[\"'])|结束|终止)|(?P<length>duration|时长))"
     r"(?:[_ ]?(?:time-?stamp|time|ts|secs?|seconds?|s|point|at|时间|时刻|点)){0,2}(?P<offset>_offset)?"
     r"(?P<ms>[_ ]?ms)?"
-    r"(?:(?P<key>[\"']?)\s{0,2}(?:\((?:s|secs?|seconds?)\)\s?)?(?P<sign>[:=>]|is\b(?: at\b)?|[为于]"
+    r"(?:(?P<key>[\"']?)\s{0,2}(?:\((?:s|secs?|seconds?)\)\s?)?(?P<sign>[:=>]|(?:is|of)\b(?: at\b)?|[为于]"
     r"|是)\s{0,4}[\"'\[(第]{0,2}|\s{1,2}(?:- )?|(?<=[始束止]))"
     r"(?:(?:about|around|approximately|approx\.|~|≈) ?)?$"
 )

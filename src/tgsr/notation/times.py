@@ -66,7 +66,8 @@ _TIME = any_case(
     rf"|(?P<min>[0-9]{{0,3}})(?:\s?|-)(?:{_MINUTE})"
     rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_NUMBER})(?=\s?(?:{SECOND})))?"
     rf"|(?P<num>[0-9]{{0,5}}(?:\.[0-9]{{1,20}}|(?:,[0-9]{{3}}(?![0-9])){{1,2}})?){_STOP}(?:(?:st|nd|rd|th|e|ème|-?[йяюей])\b|वें)?)"
-    rf"(?:(?:\s{{0,2}}|-)(?:(?P<ms>(?:ms|msecs?|milliseconds?)(?![A-Za-z0-9_])|毫秒)|(?P<unit>{SECOND})))?"
+    rf"(?:(?:\s{{0,3}}|-)(?:(?P<ms>(?:ms|msecs?|milliseconds?)(?![A-Za-z0-9_])|毫秒)"
+    rf"|(?P<unit>{SECOND}|(?<=:[0-5][0-9] )min(?:ute)?s?\b)))?"
     r"(?P<mark>[ -](?:marks?|markers?)\b|(?<=[a-z])[ -]points?\b)?"
 )
 # ISO 8601, as subtitles, players and JSON have it: PT3.2S, PT1M3.5S, PT0H1M3S.
@@ -100,7 +101,9 @@ _IN_CHINESE = re.compile(
 
 # What may stand between a word such as "from" and its number, and around the number.
 ABOUT = r"about|around|approximately|approx\.?|roughly|exactly|nearly|almost|circa|ca\.|~|≈|约|大约|大概"
-NEARLY = rf"(?:(?:{ABOUT}|the|sec(?:ond)?s?|sekunde|timestamps?|t ?=|第)[ \t]{{0,2}}){{0,4}}"
+NEARLY = (
+    rf"(?:(?:{ABOUT}|the|sec(?:ond)?s?|sekunde|timestamps?|t_?(?:[0-9]|start|end)? ?=|第)[ \t]{{0,2}}){{0,4}}"
+)
 OPEN = r"(?:<[a-z_]{1,12}>|[\[({\"']{1,2})?"
 CLOSE = r"(?:</[a-z_]{1,12}>|[\])}\"']{1,2})?"
 NUMBER_HEAD = rf"{NEARLY}{OPEN}{NEARLY}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from tgsr.reading.other_languages import BUTS, IS, word_set
@@ -14,9 +14,9 @@ CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 WRAPS = "*_`\"'$~ \t"
 """Emphasis, quotes and the like, which say nothing themselves."""
 
-# A number with its sign and point is one word, and so is a note with its sharp; Chinese has a word a character.
+# A number with its sign and point is one word, so are "2nd" and a note with its sharp; Chinese has a word a character.
 _WORD = re.compile(
-    rf"(?:(?<![\w.)\]%])[-+])?\d+(?:[.,:/]\d+)*%?|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*[#♯♭]?|[{CJK}]"
+    rf"(?:(?<![\w.)\]%])[-+])?\d+(?:(?:st|nd|rd|th)\b|(?:[.,:/]\d+)*%?)|[^\W\d_{CJK}]+(?:'[^\W\d_{CJK}]+)*[#♯♭]?|[{CJK}]"
 )
 _IS_CJK = re.compile(f"[{CJK}]").match
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad\ufe0f]")
@@ -28,10 +28,18 @@ _NEW = re.compile(r"[,/&+]\s*$|\n")  # before a text, which is then no repetitio
 LETTERED = re.compile(r"^\s*\(?([A-Za-z])\s*[).:]\s*")
 _NUMBERS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve"),
+    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
+    *("nineteen", "twenty"),
 )
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 _SAME_NUMBER = {word: str(value) for value, word in enumerate(_NUMBERS)}
+_SAME_NUMBER |= {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60"}
+_SAME_NUMBER |= dict(zip(_ORDINALS, ("1st", "2nd", "3rd", "4th", "5th", "6th"), strict=True))
+_PLACE_OF = {word: place for place, name in enumerate(_ORDINALS) for word in (name, _SAME_NUMBER[name])}
+_PLACE_COUNTED = {word: place for place, name in enumerate(_NUMBERS[1:7]) for word in (name, str(place + 1))}
 _SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
+_LEADING_ZEROS = re.compile(r"\A0+(?=\d)")  # "00:05" is "0:05"
+_ARTICLES = ("a", "an", "the")
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
 """What ends a sentence, between two words."""
 _STOP_WITHIN = re.compile(r"[.…!?;]\s|[\n|]")
@@ -65,14 +73,25 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(folded(text)))
 
 
+def _lowered(word: str) -> str:
+    return _LEADING_ZEROS.sub("", word) if word[0] == "0" else word.lower()
+
+
+def _alike(words: Sequence[str]) -> list[str]:
+    """The words of a choice, or of a text where one may stand: "in the kitchen" is "in a kitchen"."""
+    return ["a" if word in _ARTICLES else word for word in words]
+
+
 class Words:
     """The words of a text: lower-cased, as they are written, with what stands before each and after the last.
 
-    `starts` and `ends` are their places in text, but where folding moved them: there they are their whole part's.
+    `alike` has one word for all articles. `starts` and `ends` are their places in text, but where folding moved them:
+    there they are their whole part's.
     """
 
     def __init__(self) -> None:
         self.low: list[str] = []
+        self.alike: list[str] = []
         self.raw: list[str] = []
         self.gaps: list[str] = [""]
         self.starts: list[int] = []
@@ -93,10 +112,11 @@ class Words:
             self.gaps.append("")
             end = match.end()
             self.raw.append(word)
-            self.low.append(word.lower())
+            self.low.append(_lowered(word))
             self.starts.append(first + start if is_in_place else first)
             self.ends.append(first + end if is_in_place else last)
         self.gaps[-1] += plain[end:]
+        self.alike = _alike(self.low)
 
     def before(self, i: int) -> str:
         """The word before the one at `i`; "" where there is none."""
@@ -123,17 +143,22 @@ class Options:
         self.n_letters = len(choices) if n_letters is None else n_letters
         self.last_letter = chr(96 + min(self.n_letters, 26))
         self.starting: dict[str, list[_Choice]] = {}
-        plain = map(folded, self.texts)
-        named = [_Choice(_WORD.findall(text.lower()), text, index) for index, text in enumerate(plain)]
+        plain = enumerate(map(folded, self.texts))
+        named = [_Choice([*map(_lowered, _WORD.findall(text))], text, index) for index, text in plain]
         written = [choice.words for choice in named]
-        also = [replace(one, words=[_SAME_NUMBER.get(word, word) for word in one.words]) for one in named]
-        also = [one for one in also if one.words not in written]  # "2 times" is "two times", too
-        for choice in (*named, *also):
-            if choice.words:
-                self.starting.setdefault(choice.words[0], []).append(choice)
-        for alike in self.starting.values():
-            if len(alike) > 1:
-                alike.sort(key=lambda choice: -len(choice.words))
+        for one in named:
+            numbered = [_SAME_NUMBER.get(word, word) for word in one.words]  # "two times" is "2 times", too
+            forms = [one.words] if numbered in written else [one.words, numbered]
+            if (
+                _is_said_bare(one.words) and not self.letters
+            ):  # "library" is "A library", "minor" isn't "A minor"
+                forms += [words[1:] for words in forms if words[1:] not in written]
+            for words in filter(None, forms):
+                alike = _alike(words) if len(words) > 1 else words
+                self.starting.setdefault(words[0], []).append(_Choice(alike, one.text, one.index))
+        self.counts = _counts(named)
+        for choices_there in self.starting.values():
+            choices_there.sort(key=lambda choice: -len(choice.words))
 
     @cached_property
     def letters(self) -> set[str]:
@@ -145,6 +170,25 @@ class Options:
         if index is None or other is None:
             return False
         return index == other or self.texts[index : index + 1] == self.texts[other : other + 1]
+
+
+def _is_said_bare(words: Sequence[str]) -> bool:
+    """Whether a choice may be said without the article that it begins with."""
+    if len(words) < 2 or words[0] not in _ARTICLES:
+        return False
+    rest = words[1]
+    return len(words) > 2 or (len(rest) > 1 and rest not in _COMMON and rest not in _DETERMINERS)
+
+
+def _counts(named: Sequence[_Choice]) -> dict[str, int]:
+    """The choices by their number where all are so many of one thing, "2 speakers" and "3 speakers"; else {}."""
+    counts = {one.words[0]: one.index for one in named if one.words}
+    if len(counts) < len(named) or not all(word in _NUMBERS or word[-1].isdigit() for word in counts):
+        return {}
+    thing, *others = {"".join(one.words[1:]).rstrip("s") for one in named} or ("",)
+    if others or not thing.isalpha():
+        return {}
+    return counts | {_SAME_NUMBER[word]: index for word, index in counts.items() if word in _SAME_NUMBER}
 
 
 @dataclass(slots=True)
@@ -169,7 +213,8 @@ def mentions(words: Words, start: int, options: Options) -> list[Mention]:
     while i < n:
         word = low[i]
         may_be_letter = len(word) == 1 and "a" <= word <= last_letter
-        mention = _mention_at(words, i, start, options) if may_be_letter or word in starting else None
+        is_named = may_be_letter or word in starting or word in _PLACED or word in options.counts
+        mention = _mention_at(words, i, start, options) if is_named else None
         if mention is None:
             i += 1
             continue
@@ -220,6 +265,10 @@ def _may_name(words: Words, mention: Mention, before: Mention, options: Options)
 def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
     word = words.low[i]
     text = _text_at(words, i, start, options) if word in options.starting else None
+    if word in _PLACED and (placed := _placed_at(words, i, options)) is not None:
+        return placed
+    if text is None and word in options.counts and _is_alone(words, i, start):
+        return Mention(i, i + 1, options.counts[word])
     if len(word) != 1 or not "a" <= word <= options.last_letter:
         return text
     letter = Mention(i, i + 1, ord(word) - 97, is_letter=True)
@@ -246,6 +295,27 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
     return Mention(i, i + 1, None)
 
 
+def _placed_at(words: Words, i: int, options: Options) -> Mention | None:
+    """ "the second option", "option 2", "the last option"; unclear which where the number is another's text."""
+    word, after, gap = words.low[i], words.after(i), words.gaps[i + 1].strip(WRAPS + "#(")
+    if word in _OPTION:
+        named, place = after, -1 if gap else _PLACE_COUNTED.get(after, -1)
+    else:
+        is_called = after in _OPTION and not gap and words.before(i) != "my"
+        named, place = word, _PLACE_OF.get(word, len(options.texts) - 1) if is_called else -1
+    if not 0 <= place < options.n_letters:
+        return None
+    others = [choice.index for choice in options.starting.get(named, ()) if len(choice.words) == 1]
+    return Mention(i, i + 2, None if others and place not in others else place, is_letter=True)
+
+
+def _is_alone(words: Words, i: int, start: int) -> bool:
+    """Whether the word is all that a statement says, but for what a comma or a bracket sets off."""
+    gap = words.gaps[i + 1]
+    is_first = i == start or (i == start + 1 and words.before(i) in _SAYS)
+    return is_first and (i + 1 == len(words) or "\n" in gap or gap.strip(WRAPS)[:1] in (",", "("))
+
+
 def _is_before_its_text(words: Words, letter: Mention, options: Options) -> bool:
     """Whether a letter stands before the text of its own choice, and not in a list with it."""
     gap, after = words.gaps[letter.last], words.low[letter.last : letter.last + 1]
@@ -253,7 +323,7 @@ def _is_before_its_text(words: Words, letter: Mention, options: Options) -> bool
         return False
     return any(
         choice.index == letter.index
-        and words.low[letter.last : letter.last + len(choice.words)] == choice.words
+        and words.alike[letter.last : letter.last + len(choice.words)] == _alike(choice.words)
         for choice in options.starting.get(after[0], ())
     )
 
@@ -263,11 +333,13 @@ def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | No
     low = words.low
     for choice in options.starting[low[i]]:
         last = i + len(choice.words)
-        if low[i:last] != choice.words:
+        if len(choice.words) > 1 and words.alike[i:last] != choice.words:
             continue
         if len(choice.words) == 1:
             if not _is_said(words, i, start):
                 continue
+        elif words.raw[i] == "a" and options.letters and low[last : last + 1] in _KEYS:
+            continue  # "in a minor key" isn't A minor
         elif any(_STOP_WITHIN.search(gap) for gap in words.gaps[i + 1 : last]) and not _STOP_WITHIN.search(
             choice.text
         ):
@@ -294,6 +366,8 @@ _DETERMINERS = word_set(
     """
 )
 _SCALES = word_set("hundred thousand million point")
+_OPTION = ("option", "choice", "alternative")
+_PLACED = frozenset((*_OPTION, *_PLACE_OF, "last"))
 _CALLS = word_set("option options choice choices letter letters answer answers 项 选 案 择")
 _BEFORE = word_set(
     """
@@ -311,8 +385,12 @@ _AFTER = word_set(
     seemed best makes also
     """
 )
+_NAMES = word_set(
+    "speaker person caller singer voice actor character team group class part type side plan vitamin"
+)
 _JOINS = ("or", "and")
 _MORE = ("more", "less", "fewer", "so")
+_KEYS = (["key"], ["scale"], ["mode"], ["chord"], ["tonality"])
 _DASHES = ("-", "–", "—", "~")
 _WHO = ("it", "there", "she", "he", "they", "this", "that")
 _SAYS = ("is", "be", "say")
@@ -342,7 +420,8 @@ def _is_said(words: Words, i: int, start: int) -> bool:
     if (before and words.gaps[i] == "-") or (after and words.gaps[i + 1] == "-"):
         return False  # twenty-two
     if word == "one":
-        return before not in _DETERMINERS and after not in ("of", "who", "that", "which")
+        is_only = before == "only" and words.before(i - 1) != "the"  # "only one speaker"
+        return (is_only or before not in _DETERMINERS) and after not in ("of", "who", "that", "which")
     takes_back = (
         i > start and after in _TAKES_BACK and words.gaps[i + 1].strip() == "," and before not in _SAYS
     )
@@ -382,6 +461,8 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         return False
     if i == start and i + 1 == len(words):
         return True
+    if before in _NAMES and gap == "":
+        return False  # "speaker B"
     at_end, is_stated = bool(follows) or not after, 0 < start <= i
     is_first = i == start or (gap != "" and gap[-1] in _BEGINS)
     other = (

@@ -59,12 +59,12 @@ _WORDS_OF: dict[Role, str] = {
         rule ruled ruling unlike than wrong incorrect false unlikely inaccurate implausible impossible invalid
         irrelevant absurd unable inconsistent incompatible contradicts contradicted mistaken lack lacks lacking
         fails fail doubt doubtful opposed absent inaudible least far hardly barely scarcely distractor
-        decoy out no 不 没 未 错 排 除 非
+        decoy out over too no 不 没 未 错 排 除 非
     """,
     "open": """
         maybe perhaps possibly might could may possible less used alternatively plausible
         whether either uncertain unclear unsure
-        depends thought seemed between toss 或 否 可 也
+        depends thought seemed between among toss 或 否 可 也
     """,
     "condition": "if unless assuming suppose supposing provided otherwise 如 若 假",
     "turn": "but so therefore thus hence however yet rather instead leaving leaves then meaning 而 但",
@@ -80,11 +80,13 @@ _ROLES: dict[str, Role] = {
     word: role for role in _WORDS_OF for word in f"{ROLES.get(role, '')} {_WORDS_OF[role]}".split()
 }
 _CONTRASTS = word_set("but however yet 而 但")
-_FORWARD = word_set("than except unlike without instead rather opposed")
+_SO = word_set("so therefore thus hence")
+_FORWARD = word_set("than except unlike without instead rather opposed over")
 _WRONG = word_set("wrong incorrect false not")
 _DENIES = word_set("none neither nobody nothing")
 _POINTS = word_set("corresponds matches means makes points leads suggests indicates aligns fits")
 _GOES = word_set("go going went gone agree stick")
+_IS = word_set("is was are were be sounds seems appears")
 _ALL = word_set("anything everything all nothing")
 _SUBJECTS = word_set(
     """
@@ -95,7 +97,7 @@ _SUBJECTS = word_set(
 _FILLERS = word_set("a an the option choice answer letter of to be is it really exactly only 选 项" + FILLERS)
 _COMMITS = word_set("i i'm we forced pressed pushed asked anything so needed required my")
 # What a sentence is to the one before.
-_CORRECTS = word_set("wait actually no now hmm sorry correction oops scratch second meant mean reconsider")
+_CORRECTS = word_set("wait actually no now hmm sorry correction oops scratch meant mean reconsider")
 _RETRACTS = word_set("no wrong incorrect scratch mistake mistaken")
 _ADDS = word_set("or alternatively maybe perhaps possibly also equally else")
 _CONCLUDES = word_set(
@@ -104,7 +106,12 @@ _CONCLUDES = word_set(
     final finally go going fits 此 所 选
     """
 )
-_CUES = _CORRECTS | _RETRACTS | _ADDS | _CONCLUDES
+_CORRECTS_WITH = {
+    **{"second": word_set("thought thoughts"), "on": word_set("second reflection closer")},
+    **{"i": word_set("take mean meant"), "or": word_set("rather"), "no": word_set("wait sorry actually")},
+}
+"""Words that correct where one of these is behind them: "on second thought", "I take that back", "or rather"."""
+_CUES = _CORRECTS.union(_CORRECTS_WITH) | _RETRACTS | _ADDS | _CONCLUDES
 _DIVIDES = re.compile(r"[:()\[\]–—]|\s-+\s")
 _DASH = re.compile("[–—-]")
 _CROSSED = re.compile("[✗✘❌❎]")
@@ -150,6 +157,9 @@ class _Walk:
         self.clause: list[Mention] = []
         self.is_open = self.is_conditional = False  # the clause, the sentence
         self.rejecting = self.aside = self.is_leading = False
+        self.n_turned = self.n_concluded = (
+            0  # how many were named before the last "but" or "so", the last "so"
+        )
 
     def sentences(self) -> list[_Sentence]:
         words, n = self.words, len(self.words)
@@ -190,9 +200,7 @@ class _Walk:
         """What the word makes of the whole sentence."""
         sentence = self.sentence
         if sentence.n_words == 0 or (sentence.n_words < 3 and not self.named and not self.clause):
-            is_said = word != "no" or self.words.gaps[i + 1].strip() != "" or i + 1 == len(self.words)
-            is_said = is_said and (word != "second" or self.words.after(i).startswith("thought"))
-            sentence.corrects |= word in _CORRECTS and is_said
+            sentence.corrects |= _corrects(self.words, i)
             sentence.adds |= word in _ADDS
         sentence.adds |= word in ("also", "equally")
         sentence.concludes |= word in _CONCLUDES
@@ -205,8 +213,7 @@ class _Walk:
         is_after = last is not None and last.last == i
         outside = gap.lstrip(WRAPS + ")]}") if is_after else gap
         outside = outside.rstrip(WRAPS + "([{") if mention is not None and mention.is_letter else outside
-        corrects = mention is None and word in _CORRECTS and word not in ("second", "mean", "meant")
-        corrects = corrects and (word != "no" or words.gaps[i + 1].strip() != "")
+        corrects = mention is None and word not in ("mean", "meant") and _corrects(words, i)
         if STOP.search(gap) or (corrects and (self.named or self.clause)):
             self._end_sentence(gap)
         elif _DIVIDES.search(outside):
@@ -221,14 +228,24 @@ class _Walk:
             if last is not None and last.last == i - 1 and words.low[i - 1] in TOPIC:
                 return  # "Bは、間違いです"
             if self.aside and self.is_leading:
-                self._end_clause()
-                self.aside = self.is_leading = False
-            elif word in _SUBJECTS or (word == "the" and words.after(i) in _CONCLUDES):
+                listed = [one for one, _ in self.named[-1:] if mention is not None and one.last == i]
+                if not listed or words.before(listed[0].first) in ("and", "or"):  # "Among A, B and C, B"
+                    self._end_clause()
+                    self.aside = self.is_leading = False
+            elif word in _SUBJECTS or (word == "the" and words.after(i) in _CONCLUDES) or self._goes_on(i):
                 self._end_clause()
                 self.rejecting = False
             elif not (is_after and (mention is not None or (word in ("and", "or", "nor") and is_named_next))):
                 self.rejecting = self.rejecting and not self.clause
                 self._end_clause()
+
+    def _goes_on(self, i: int) -> bool:
+        """Whether the clause at `i` is no part of the denial before its comma: "rather than A, the tone is B"."""
+        following = bisect_right(self.firsts, i)
+        if not self.rejecting or following == len(self.firsts):
+            return False
+        word, between = self.words.low[i], self.words.low[i : self.firsts[following]][:8]
+        return word in ("only", "just", "merely") or (word not in _ROLES and not _IS.isdisjoint(between))
 
     def _turn(self, role: Role, i: int, is_named_next: bool) -> None:
         """What the word at `i` does to the options after it, or before it."""
@@ -239,7 +256,10 @@ class _Walk:
             return
         if word == "as" and "well" in (before, after):
             return
-        if word in BUTS and not self.rejecting:
+        if (word in BUTS and not self.rejecting) or (word == "so" and after == "much"):
+            return
+        if word in ("between", "among") and self.sentence.n_words == 1:
+            self.aside = self.is_leading = True  # "Among A, B and C, ..."
             return
         if role == "turn" and (after in ("than", "of") or (word == "but" and before in _ALL)):
             role = "reject"
@@ -254,14 +274,20 @@ class _Walk:
             self.is_open |= not self.aside and before not in ("most", "more")  # the most plausible
         elif role == "turn":
             self._end_clause()
-            if word in _CONTRASTS:  # "it could be A, but"
-                self.named = [(m, "aside" if polarity == "open" else polarity) for m, polarity in self.named]
+            if word in _CONTRASTS:  # "it could be A, but", "it seems to be A, but is actually"
+                over = ("open", "affirmed") if "actually" in self.words.low[i + 1 : i + 5] else ("open",)
+                self.named = [(m, "aside" if polarity in over else polarity) for m, polarity in self.named]
+            self.n_turned = len(self.named)
+            if word in _SO and self.start == 0 and self.words.gaps[i].strip(WRAPS):
+                self.n_concluded = self.n_turned  # "it is 1 and 2, so 3"
             self.rejecting = self.aside = False
             self.is_open = word == "so" and after in ("is", "are", "does", "do")
         elif role == "reason" or (role == "aside" and (self.clause or self.named) and not self.rejecting):
             if word in "因由" and word + after not in ("因为", "由于"):
                 return
-            self.is_leading = not (self.clause or self.named)
+            self.is_leading = not (self.clause or self.named[self.n_turned :])
+            if self.is_leading and word == "who" and "," not in self.words.gaps[i]:
+                return  # "the one who speaks last is the man"
             self._end_clause()
             self.aside, self.rejecting = True, False
         elif role == "or":
@@ -273,7 +299,7 @@ class _Walk:
             ):
                 self._end_clause()
                 self.rejecting = False
-        elif role == "reject" and not self.aside and _rejects(self.words, i):
+        elif role == "reject" and not self.aside and _rejects(self.words, i, is_named_next):
             self._reject(i)
 
     def _reject(self, i: int) -> None:
@@ -281,6 +307,13 @@ class _Walk:
         self.sentence.denies |= word in _DENIES
         if after in ("only", "just", "merely"):
             self.is_conditional = True  # "not only B"
+        elif (
+            word == "false"
+            and self.named
+            and not self.clause
+            and re.match(r"\s*[,}]", self.words.gaps[i + 1])
+        ):
+            self.named[-1] = (self.named[-1][0], "rejected")  # {"A": false, "B": true}
         elif word in _WRONG and self.named and not self.clause and self.words.gaps[i].strip() and not after:
             self.named = [(mention, "rejected") for mention, _ in self.named]  # "(b) Woman - wrong"
         elif (
@@ -291,14 +324,12 @@ class _Walk:
             and _DASH.search(self.words.gaps[i])
         ):
             self.named[-1] = (self.named[-1][0], "rejected")  # "B — неверный ответ"
-        elif word == "false" and self.named and not self.clause and "," in self.words.gaps[i + 1]:
-            self.named[-1] = (self.named[-1][0], "rejected")  # {"A": false, "B": true}
         elif self.clause and word not in _FORWARD and not self._is_before_a_mention(i):
             self._reject_clause()  # "B is wrong"
         else:
             if word not in ("nor", "neither"):
                 self._end_clause()
-            self.rejecting = True
+            self.rejecting = not (self.named and "," in self.words.gaps[i + 1])  # "A is ruled out, B"
 
     def _reject_clause(self, first: int = 0) -> None:
         self.named += [(mention, "rejected") for mention in self.clause[first:]]
@@ -333,6 +364,12 @@ class _Walk:
         is_text = (
             last is not None and last.index is not None and self.options.texts[last.index : last.index + 1]
         )
+        said = {
+            mention.index for mention, polarity in self.named[self.n_concluded :] if polarity == "affirmed"
+        }
+        if self.n_concluded and len(said) == 1:
+            kept = [one for one in self.named[: self.n_concluded] if one[1] == "rejected"]
+            self.named = kept + self.named[self.n_concluded :]
         sentence.is_asked = "?" in gap and not (is_text and is_text[0].endswith("?"))
         for mention, polarity in self.named:
             n_named += mention.last - mention.first
@@ -352,7 +389,14 @@ class _Walk:
         self._begin()
 
 
-def _rejects(words: Words, i: int) -> bool:
+def _corrects(words: Words, i: int) -> bool:
+    """Whether the word takes back what was said before it."""
+    word, after = words.low[i], words.after(i)
+    is_said = word != "no" or not after or words.gaps[i + 1].strip() != ""
+    return (word in _CORRECTS and is_said) or after in _CORRECTS_WITH.get(word, ())
+
+
+def _rejects(words: Words, i: int, is_named_next: bool) -> bool:
     """Whether a word that may reject does so here."""
     word, before, after = words.low[i], words.before(i), words.after(i)
     if word == "非":
@@ -360,7 +404,12 @@ def _rejects(words: Words, i: int) -> bool:
     if word == "non":
         return words.gaps[i + 1].isspace()
     if word == "no":
-        return bool(after) and words.gaps[i + 1].isspace() and after not in ("doubt", "question", "it")
+        is_next = bool(after) and words.gaps[i + 1].isspace() and after not in ("doubt", "question", "it")
+        return is_next and not _corrects(words, i)
+    if word == "over":
+        return len(after) == 1 and words.raw[i + 1].isupper()
+    if word == "too":
+        return after not in ("", *_ROLES) and words.gaps[i + 1].isspace() and not is_named_next
     if word == "doubt":
         return before not in ("no", "without", "beyond", "any", "a")
     if word == "without":
@@ -510,9 +559,10 @@ _SUPERSEDES = re.compile(
     r"double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
 )
 _HEAD = re.compile(
-    r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:\d{1,2}[.)]\s{1,3})?(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
+    r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:(?:q(?:uestion)?\s?)?\d{1,2}[.:)]\s{1,3})?(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
     r"[a-zａ-ｚ](?:[).:,：．。\]*`_\"]|\s{0,4}$|\s+[-–—|]|(?=[^\x00-\x7f])))"
 )
+_NUMBERED = re.compile(r"\A[\s*#]*(?:q(?:uestion)?\s?)?\d{1,2}[.:)]\s")
 _TICKED = re.compile("[✅✔☑✓]")
 _AROUND = " \t\r*_\"'`>#•-.!"
 _WORDED = re.compile(r"[^\W_]")
@@ -780,7 +830,7 @@ class _Reader:
 
     def _is_head(self, start: int, stop: int) -> bool:
         """Whether a line begins with an option's letter, or is nothing but an option."""
-        line = self.low[start:stop]
+        line = _NUMBERED.sub("", self.low[start:stop], count=1)
         return _HEAD.match(line) is not None or line.strip(_AROUND) in self.options.low_texts
 
     def _heads(self) -> Reading | None:
