@@ -51,6 +51,7 @@ from tgsr.prompts import asked_with, prompt_text
 from tgsr.records import Question, Response, append_jsonl, write_jsonl
 from tgsr.report.attention_figures import draw, draw_all
 from tgsr.statistics.intervals import Mean
+from tgsr.statistics.pictures import told_apart
 from tgsr.timeline import Span
 from tiny import saved, tiny_lalm, tiny_whisper
 
@@ -621,6 +622,21 @@ def test_a_picture_of_one_model_without_times_can_be_drawn(lalm: AudioFlamingo3,
     summary = summarise(looked_at(lalm, tmp_path, {"q2": "(b) two"}), 0)
     draw(tmp_path / "a.png", {"a name with $ in it": summary})
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["mini", "runs/sta-0/adapter", "/x/runs/sta-1/adapter/"], ["mini", "sta-0", "sta-1"]),
+        (["a/best/adapter", "b/best/adapter"], ["a/best", "b/best"]),
+        (["http://h:1/v1#one", "http://h:2/v1#one"], ["h:1/v1#one", "h:2/v1#one"]),
+        (["mini", "mini"], ["mini", "mini"]),
+        (["adapter"], ["adapter"]),
+        ([], []),
+    ],
+)
+def test_models_in_folders_are_called_by_what_tells_them_apart(names: list[str], short: list[str]) -> None:
+    assert told_apart(names) == short
 
 
 def test_given_responses_are_looked_at_under_the_prompt_that_they_answered(

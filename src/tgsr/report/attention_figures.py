@@ -27,7 +27,7 @@ from tgsr.evaluation.attention.scores import summarise
 from tgsr.evaluation.attention.table import ROWS
 from tgsr.records import Question, resolve_audio
 from tgsr.report.figures import plot_wave
-from tgsr.statistics.pictures import MODEL_COLOURS, literal, one_line
+from tgsr.statistics.pictures import MODEL_COLOURS, literal, one_line, told_apart
 from tgsr.timeline import Seconds
 
 BLOCK_COLOURS = ("#c9c3b5", "#bb5566", "#6d93b8", "#e2c66d")
@@ -54,8 +54,9 @@ def draw(path: Path, models: Mapping[str, Attention]) -> None:
 
     The audio's share in each phase, a line a model (figure 4; figure 5 in sums), where any has one; of the audio's
     attention, cited frames against chance; all four blocks of each model while it writes times, or all tokens
-    (figure 7); and each block's share for one of its positions (figure 3).
+    (figure 7); and each block's share for one of its positions (figure 3). Models are `told_apart`.
     """
+    models = dict(zip(told_apart(list(models)), models.values(), strict=True))
     pointed = {
         (which, phase): label
         for (which, phase), label in POINTED.items()
@@ -94,7 +95,8 @@ def _audio_shares(part: Any, models: Mapping[str, Attention]) -> None:
     panels[0].set_ylim(bottom=0)  # of all panels, which share it: only now that all lines are there
     if any(attention.cross_attends for attention in models.values()):
         panels[0].plot([], [], " ", label=f"not defined where {CROSS}")
-    panels[0].legend(fontsize=8, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    part.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=7)
     panels[0].set_ylabel("share of attention", fontsize=8)
 
 
@@ -112,9 +114,11 @@ def _panels(part: Any, names: Collection[str], title: str) -> Any:
 
 
 def _lines(panel: Any, curves: Mapping[str, Sequence[float] | None]) -> None:
-    for (name, curve), colour in zip(curves.items(), MODEL_COLOURS * len(curves), strict=False):
+    for index, (name, curve) in enumerate(curves.items()):
+        turn, colour = divmod(index, len(MODEL_COLOURS))
         if curve:
-            panel.plot(curve, color=colour, label=name, marker=".", linewidth=1.4)
+            style = ("-", "--", ":")[turn % 3]
+            panel.plot(curve, style, color=MODEL_COLOURS[colour], label=name, marker=".", linewidth=1.4)
 
 
 def _stacks(part: Any, models: Mapping[str, Attention]) -> None:

@@ -299,6 +299,19 @@ def one_line(text: str, n: int) -> str:
     return text if len(text) <= n else text[: n - 1] + "…"
 
 
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Of names that are paths as few of the last folders as tell them apart, without the "adapter" that training adds.
+
+    ["runs/a/adapter", "runs/b/adapter", "mini"] are a, b and mini. Names that are the same stay the same.
+    """
+    parts = [name.removesuffix("/").removesuffix("/adapter").split("/") for name in names]
+    for n in range(1, max(map(len, parts), default=0) + 1):
+        short = ["/".join(one[-n:]) for one in parts]
+        if len(set(short)) == len(set(names)):
+            return short
+    return list(names)
+
+
 def literal(text: str) -> str:
     """A name as matplotlib draws it letter by letter: a dollar sign would begin a formula."""
     return text.encode("utf-8", errors="replace").decode().replace("$", r"\$")
