@@ -248,6 +248,22 @@ def test_a_question_in_french_is_answered_in_french(tmp_path: Path) -> None:
     assert quoted == [f'"{answer}"' for answer in answers.values()]
 
 
+def test_elsewhere_than_in_english_more_is_asked_of_what_answers(tmp_path: Path) -> None:
+    require("all-minilm-l6-v2")
+    german = said(
+        "Guten Tag und willkommen zur Sitzung. Der neue Spielplatz wird im Oktober eröffnet. Frau Berger leitet seit "
+        "Januar die Schule. Die Reparatur der Brücke dauert noch drei Wochen. Am Sonntag ist der Markt geschlossen. "
+        "Mein Bruder arbeitet in einer Bäckerei in Köln. Wegen des Sturms fielen gestern alle Fähren aus. Die Karten "
+        "kosten zwölf Euro."
+    )
+    samples, asked = np.full(SAMPLE_RATE, 0.5, np.float32), ClipQuestion(0, "", "Wer hat die Brücke gebaut?")
+    cascade = load_cascade("cascade", cache=tmp_path)
+    for language, is_declined in (("de", True), ("en", False)):
+        cascade.keep(content_hash(samples), replace(german, language=language))
+        (text,) = cascade.respond([samples], [asked], GREEDY)
+        assert str(text).endswith(NOT_SAID) == is_declined
+
+
 def test_the_packaged_model_finds_the_line_that_answers(tmp_path: Path, clip: np.ndarray) -> None:
     require("smollm2-135m-instruct")
     require("all-minilm-l6-v2")

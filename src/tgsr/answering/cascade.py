@@ -32,7 +32,15 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevance
 from tgsr.answering.named_speakers import named
-from tgsr.answering.passages import Match, Passages, evidence, lines_by_speaker, matches
+from tgsr.answering.passages import (
+    ANSWERED,
+    ANSWERED_ELSEWHERE,
+    Match,
+    Passages,
+    evidence,
+    lines_by_speaker,
+    matches,
+)
 from tgsr.answering.responder import ClipQuestion, Responder
 from tgsr.audio import content_hash
 from tgsr.choices import letter
@@ -208,7 +216,11 @@ class Cascade(Responder):
             who = ", ".join(spoken.speakers)
             return Failed(f"the question is about {asked.unknown[0]!r}; who speaks here: {who}")
         if isinstance(self.llm, ByQuotation):
-            return self.llm.answer(self.ranked(question.question, question.choices, [spoken]), question)
+            is_english = spoken.transcript.language in (None, ENGLISH)
+            threshold = ANSWERED if is_english else ANSWERED_ELSEWHERE
+            return self.llm.answer(
+                self.ranked(question.question, question.choices, [spoken]), question, threshold
+            )
         lines = lines_in_time(transcript.words, asked.speakers)
         written = self.llm.answer(lines, question, decoding, self.system)
         if isinstance(written, Failed):
@@ -514,9 +526,11 @@ class ByQuotation:
 
     llm: Callable[[], LocalLlm] = packaged_llm
 
-    def answer(self, ranked: Sequence[Match], question: ClipQuestion) -> str | Failed:
-        """The response to a question, of all passages in order of how near they are."""
-        found = evidence(ranked)
+    def answer(
+        self, ranked: Sequence[Match], question: ClipQuestion, threshold: float = ANSWERED
+    ) -> str | Failed:
+        """The response to a question, of all passages in order of how near they are; `threshold`: see `evidence`."""
+        found = evidence(ranked, threshold)
         said = [
             f'From {line.span.start:.2f}s to {line.span.end:.2f}s, {_who(line)} says "{line.text}".'
             for line in sorted(found, key=lambda line: line.span.start)

@@ -161,6 +161,7 @@ LOOKED_AT = 20  # passages that are looked at word by word
 READ = 6  # of them, the best, are read together with the question
 SURETY = 0.06  # weight of a nat by which an answer in them is likelier than none
 ANSWERED = 0.29  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
+ANSWERED_ELSEWHERE = 0.45  # the same in another language than English, which the judge does not know
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
