@@ -435,9 +435,9 @@ def table_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boots
 
 def kinds_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Bootstrap) -> Table:
     """Accuracy by what is asked, which a question's id ends with."""
-    ids = next(iter(next(iter(rows.values())).values())).ids
-    clips = next(iter(next(iter(rows.values())).values())).clips
-    kind_of = [id_.removeprefix(f"{clip}-").replace("-", " ") for id_, clip in zip(ids, clips, strict=True)]
+    first = next(iter(next(iter(rows.values())).values()))  # all have the same questions
+    pairs = zip(first.ids, first.clips, strict=True)
+    kind_of = [id_.removeprefix(f"{clip}-").replace("-", " ") for id_, clip in pairs]
     kinds = sorted(set(kind_of))
 
     def accuracy(runs: Mapping[str, Run], kind: str) -> Mean:

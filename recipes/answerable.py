@@ -272,10 +272,10 @@ def example(
     question: dict[str, Any], sentence: int, texts: Sequence[str], tale_of: Sequence[int], draw: random.Random
 ) -> Example:
     """The question with the window of that sentence, and the answer in it where that is the one that answers."""
-    answers = sentence == question["sentence"] and question["answer"] is not None
+    is_answered = question["answer"] is not None
+    answers = is_answered and sentence == question["sentence"]
     n = draw.choices((1, 2), (0.65, 0.35))[0]
-    is_free = answers or question["answer"] is None
-    its = window(sentence, tale_of, n, draw, -1 if is_free else question["sentence"])
+    its = window(sentence, tale_of, n, draw, question["sentence"] if is_answered and not answers else -1)
     before = sum(len(texts[i]) + 1 for i in its if i < sentence)
     place = (before + question["answer"][0], before + question["answer"][1]) if answers else None
     return question["question"], " ".join(texts[i] for i in its), place

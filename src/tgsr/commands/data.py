@@ -156,9 +156,8 @@ def _build_from_clips(args: argparse.Namespace) -> None:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "questions.jsonl"
-    (out / "card.md").unlink(
-        missing_ok=True
-    )  # of a build whose questions were deleted; the last file of this one
+    # The last file of this build; what is there is that of one whose questions were deleted.
+    (out / "card.md").unlink(missing_ok=True)
     clips = chain.from_iterable(clips_of(path, "clips", out, audio=args.audio) for path in args.clips)
     counts = run(step, making.rows_of(clips), path, root=out, **shards)
     if args.stage == "qa" and args.llm:

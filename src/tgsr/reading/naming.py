@@ -149,9 +149,8 @@ class Options:
         for one in named:
             numbered = [_SAME_NUMBER.get(word, word) for word in one.words]  # "two times" is "2 times", too
             forms = [one.words] if numbered in written else [one.words, numbered]
-            if (
-                _is_said_bare(one.words) and not self.letters
-            ):  # "library" is "A library", "minor" isn't "A minor"
+            # "library" is "A library", but "minor" isn't "A minor".
+            if _is_said_bare(one.words) and not self.letters:
                 forms += [words[1:] for words in forms if words[1:] not in written]
             for words in filter(None, forms):
                 alike = _alike(words) if len(words) > 1 else words

@@ -157,9 +157,8 @@ class _Walk:
         self.clause: list[Mention] = []
         self.is_open = self.is_conditional = False  # the clause, the sentence
         self.rejecting = self.aside = self.is_leading = False
-        self.n_turned = self.n_concluded = (
-            0  # how many were named before the last "but" or "so", the last "so"
-        )
+        # How many were named before the last "but" or "so", and before the last "so".
+        self.n_turned = self.n_concluded = 0
 
     def sentences(self) -> list[_Sentence]:
         words, n = self.words, len(self.words)

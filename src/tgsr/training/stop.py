@@ -13,9 +13,8 @@ from types import FrameType
 
 from tgsr.errors import Stopped
 
-ONE_REQUEST = (
-    1.0  # seconds; torchrun passes on what a cluster has sent to each process, a closed terminal sends two
-)
+ONE_REQUEST = 1.0  # seconds
+"""torchrun passes on what a cluster has sent to each process too, and a closed terminal sends two."""
 
 
 @dataclass(slots=True)

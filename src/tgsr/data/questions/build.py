@@ -307,6 +307,5 @@ def describe(clips: Sequence[Path], out: Path, split: Split, command: str) -> No
     leaked = leaks(heard())
     statistics(described, out / "statistics.json")
     plot(described, out / "statistics.png")
-    write_whole(
-        out / "card.md", card(described, out.name, command, leaked)
-    )  # last: `require_new` looks for it
+    # Last: `require_new` looks for it.
+    write_whole(out / "card.md", card(described, out.name, command, leaked))
