@@ -20,6 +20,7 @@ from tgsr.grounding import (
     count_mentions,
     find_asked,
     find_mentions,
+    find_points,
     find_regions,
     find_spans,
     says_absent,
@@ -452,3 +453,81 @@ def test_the_answer_of_an_object_in_one_line_is_no_reasoning() -> None:
 )
 def test_more_answers_that_a_phrase_is_not_said(text: str) -> None:
     assert says_absent(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("At timestamp 3.2 the man says yes.", [3.2]),
+        ("At timestamps 3.2 and 7.5 she laughs.", [3.2, 7.5]),
+        ("Timestamp: 3.2s, a dog barks", [3.2]),
+        ("timestamp 00:12 - a door", [12]),
+        ("(timestamp: 4.50)", [4.5]),
+        ("[3.2s] the man says yes", [3.2]),
+        ("a dog barks [3.2s], then a cat [4.0 s].", [3.2, 4.0]),
+        ("[3.2 sec] hello\n[4.8 sec] bye", [3.2, 4.8]),
+        ("at second 3 he laughs", [3]),
+        ("At the second 3, he laughs", [3]),
+        ("around second 12.5 a bell rings", [12.5]),
+        ("by second 7 it is over", [7]),
+        ("t=3.2s", [3.2]),
+        ("at t = 3.2 he laughs", [3.2]),
+        ("time=3.2", [3.2]),
+        ("(t=7)", [7]),
+        ("~3.2s", []),
+        ("at ~3.2s", [3.2]),
+        ("two seconds in, a door closes", [2]),
+        ("3 seconds into the recording he laughs", [3]),
+        ("About 3.5 s into the clip", [3.5]),
+        ("He laughs 3 seconds in.", [3]),
+        ("at 3.2 and again at 7.5 seconds", [3.2, 7.5]),
+        ("at 3.2, 4.1 and 5.0 seconds", [3.2, 4.1, 5.0]),
+        ("at 3.2s, 4.1s and 5.0s", [3.2, 4.1, 5.0]),
+        ("The bell rings at 1.5, 3.0, and 4.5 s.", [1.5, 3.0, 4.5]),
+        ("at the one-minute mark", [60]),
+        ("at one minute and five seconds he laughs", [65]),
+        ("around one minute and five seconds he laughs", []),
+        ("at two minutes thirty seconds", [150]),
+        ("at 1 minute he laughs", []),
+        ("the speaker pauses for 3 seconds", []),
+        ("lasting 2.5 s", []),
+        ("a pause [of 2.5s]", []),
+        ("a silence (2.5 s)", []),
+        ("He waits 3 seconds in silence.", []),
+        ("in second place", []),
+        ("on second thought, 3 of them", []),
+        ("the second 3 apples", []),
+        ("the second 12 people left", []),
+        ("timestamp 2024-01-02", []),
+        ("Timestamps are in seconds.", []),
+        ("[3] says so", []),
+        ("[3.2] section", []),
+        ("in 3 seconds in a row", []),
+        ("3 seconds into which", []),
+        ("t = 3 people", []),
+        ("at 3 and 4 years", []),
+        ("at 5, 10 and 15 minutes", []),
+        ("at 3/4 time", []),
+        ("at 44.1 or 48 kHz", []),
+        ("at 20 and 30 years, 5 seconds", []),
+        ("time: 3 pm", []),
+        ("at a rate of 3.2 and 4.1 seconds", []),
+        ("for 3, 4 and 5 seconds", []),
+        ("takes 2 and 3 seconds", []),
+    ],
+)
+def test_single_times_by_name_in_brackets_in_lists_and_in_words(text: str, seconds: list[float]) -> None:
+    assert [one.seconds for one in find_points(text)] == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "spans"),
+    [
+        ("from one minute to one minute and ten seconds", [(60.0, 70.0)]),
+        ("between two minutes five seconds and two minutes and twenty-one seconds", [(125.0, 141.0)]),
+        ("It lasts for one minute to two minutes.", []),
+        ("In one minute they eat two to three apples.", []),
+    ],
+)
+def test_minutes_may_be_words(text: str, spans: list[tuple[float, float]]) -> None:
+    assert [(span.start, span.end) for span in find_spans(text)] == spans

@@ -88,10 +88,12 @@ _WORDS = {
     },
 }
 _DIGITS_IN_WORDS = {"zero": 0, "oh": 0, **{word: value for value, word in enumerate(_UNITS_IN_WORDS, 1)}}
+_WORD = rf"(?:(?:{'|'.join(_TENS_IN_WORDS)})[ -](?:{'|'.join(_UNITS_IN_WORDS)})|{'|'.join(_WORDS)})"
+_AND_DIGITS = rf"(?: point(?: (?:{'|'.join(_DIGITS_IN_WORDS)})\b){{1,3}})?"
 _IN_WORDS = any_case(
-    rf"\b(?P<num>(?:(?:{'|'.join(_TENS_IN_WORDS)})[ -](?:{'|'.join(_UNITS_IN_WORDS)})|{'|'.join(_WORDS)}"
-    rf"|zero(?= point))"
-    rf"(?: point(?: (?:{'|'.join(_DIGITS_IN_WORDS)})\b){{1,3}})?)\b"
+    rf"\b(?:(?P<min>{_WORD})[ -]minutes?\b"
+    rf"(?:[ ,]{{0,2}}(?:and )?(?P<sec>{_WORD}{_AND_DIGITS})(?=[ -](?:seconds?|secs?)\b))?"
+    rf"|(?P<num>(?:{_WORD}|zero(?= point)){_AND_DIGITS})\b)"
     r"(?P<unit>[ -](?:seconds?|secs?)\b)?(?P<mark>[ -]marks?\b)?"
 )
 _CHINESE_DIGITS = "零一二三四五六七八九"
@@ -172,7 +174,7 @@ def plain(text: str) -> str:
 def times_of(text: str) -> list[Time]:
     """Every time and every bare number of a `plain` text, in order of appearance."""
     times = [_time(match) for match in _TIME.finditer(text)]
-    if _counts_seconds_in_words(text):
+    if _counts_in_words(text, "econd") or _counts_in_words(text, "inute"):
         times = sorted(times + [_time_in_words(match) for match in _IN_WORDS.finditer(text)])
     if "秒" in text and (in_chinese := [_time_in_words(match) for match in _IN_CHINESE.finditer(text)]):
         times = sorted(times + in_chinese)
@@ -181,15 +183,15 @@ def times_of(text: str) -> list[Time]:
     return times
 
 
-def _counts_seconds_in_words(text: str) -> bool:
-    """Whether "three seconds" or the like stands somewhere."""
-    at = text.find("econd")
+def _counts_in_words(text: str, unit: str) -> bool:
+    """Whether "three seconds" or the like stands somewhere; `unit` without its first letter, which may be a capital."""
+    at = text.find(unit)
     while at >= 0:
         if text[at - 3 : at - 2].isalpha():
             word = text[max(0, at - 9) : at - 2].replace("-", " ").rpartition(" ")[2]
             if word.lower() in _WORDS:
                 return True
-        at = text.find("econd", at + 5)
+        at = text.find(unit, at + 5)
     return False
 
 
@@ -217,10 +219,16 @@ def _time(match: re.Match[str]) -> Time:
 
 
 def _time_in_words(match: re.Match[str]) -> Time:
-    word, unit, mark = match.groups()
-    seconds, kind = _number_in_words(word), "s" if unit else ""
-    unit_stop = match.end("unit" if unit else "num")
-    return Time(match.start(), match.end("num"), unit_stop, match.end(), seconds, kind, word, bool(mark))
+    *minutes, word, unit, mark = match.groups()  # "one minute and five seconds" in English alone
+    at, stop = match.span()
+    unit_stop = stop if mark is None else match.start("mark")
+    if word is not None:
+        seconds, number_stop, kind = _number_in_words(word), match.end("num"), "s" if unit else ""
+        return Time(at, number_stop, unit_stop, stop, seconds, kind, word, bool(mark))
+    whole, rest = minutes
+    seconds = 60 * _number_in_words(whole) + (_number_in_words(rest) if rest else 0)
+    number_stop = match.end("sec" if rest else "min")
+    return Time(at, number_stop, unit_stop, stop, seconds, "min s" if rest else "min", whole, bool(mark))
 
 
 def _iso_time(match: re.Match[str]) -> Time:
