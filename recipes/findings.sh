@@ -232,6 +232,7 @@ hear_altered() { # NAME MODEL
 step alter 1 alter
 step short 1 python "$(dirname "$0")/../benchmarks/findings.py" short "$OUT/data-sta/questions.jsonl" 5
 step altered-base 6 hear_altered base mini
+for model in mini:paper mini:tgsr; do step "altered-$model" 6 hear_altered "$model" "$model"; done
 for seed in $SEEDS; do
     for row in sta paper grounded; do step "altered-$row-$seed" 6 hear_altered "$row-$seed" "$OUT/$row-$seed/adapter"; done
     step "short-sta-$seed" 4 tgsr train sta --questions "$OUT/data-sta/short.jsonl" --model mini --clips-per-step 8 \
