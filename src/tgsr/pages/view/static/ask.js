@@ -1,7 +1,8 @@
 // The "ask" tab: a recording, a question, a model; the answer as it is written, its spans on the waveform. The recording
 // is a file, what a microphone hears, or the sound of an item.
 
-import { el, get, say, waveform } from "./app.js";
+import { el, get, say } from "./page.js";
+import { waveform } from "./waveform.js";
 
 // A response as text and buttons, which play what it cites.
 export function cited(whole, mentions, play) {

@@ -1,9 +1,10 @@
 // The "recordings" tab: choose or drop one, hear it written down, ask about it, read along. The server hears one at a time
 // and keeps what was sent until it is deleted here.
 
-import { el, get, say, waveform } from "./app.js";
 import { cited, follow, setUpMicrophone } from "./ask.js";
+import { el, get, say } from "./page.js";
 import { readAlong, saidWords } from "./said.js";
+import { waveform } from "./waveform.js";
 
 const LONGEST = 3600; // seconds that the microphone records
 const STEP = 5; // seconds, of the arrow keys

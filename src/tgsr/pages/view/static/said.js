@@ -1,7 +1,7 @@
 // Words that are read along: those that are said now are lit and kept in sight. Tab reaches one of them, the arrows go on
 // from there, Enter plays.
 
-import { el } from "./app.js";
+import { el } from "./page.js";
 
 const REST = 4000; // ms for which a reader who scrolls is left alone
 
