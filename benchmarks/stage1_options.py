@@ -1,4 +1,4 @@
-"""What other groups do in stage 1, on the digits: each way is trained and asked here, and none is in the package.
+"""What other groups do in stage 1, on the digits: each way is trained and asked here; the clock is in the package.
 
     tgsr build sta --digits 2000 --phrases 4 --out runs/sta-data
     tgsr build sta --digits 100 --first 90000 --split heldout-recordings --phrases 4 --out runs/sta-test
@@ -7,7 +7,7 @@
     tgsr score runs/options/soft-0/sta-test.jsonl --out runs/options/soft-0/sta-test.json
 
     plain   stage 1 as it is
-    clock   sinusoids of the frame's seconds, through one linear layer, are added to the aligned audio
+    clock   sinusoids of the frame's seconds, through one linear layer, are added to the aligned audio (--clock)
     soft    a Gaussian over times, --spread seconds wide, is each time's target, digit by digit (TEMPO, 2026)
     tokens  one new token for each 0.1 s; their rows of embedding and head train, too
 
@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tgsr.answering.predict import predict_to_file
 from tgsr.engine.features import FeatureCache
 from tgsr.llm.decoding import GREEDY
-from tgsr.miniature.base import TimeCode
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
 from tgsr.models.lalm import Lalm
 from tgsr.models.load import load
@@ -46,14 +45,6 @@ from tgsr.training.supervised import clip_texts, fit
 
 LONGEST = 10.0  # seconds that the miniature hears
 TICK = 0.1
-
-
-@dataclass
-class WithClock(AudioFlamingo3):
-    """The miniature with a clock on its aligned audio."""
-
-    def align(self, features_FE: Tensor) -> Tensor:
-        return super().align(features_FE) + self.aligner.clock(len(features_FE))
 
 
 @dataclass
@@ -73,16 +64,6 @@ class WithTicks(AudioFlamingo3):
 
 def plain(lalm: Lalm) -> Lalm:
     return lalm
-
-
-def with_clock(lalm: Lalm) -> Lalm:
-    with_it = as_kind(lalm, WithClock)
-    torch.manual_seed(0)
-    clock = TimeCode(with_it.aligner.linear_2.out_features, with_it.seconds_per_frame)
-    nn.init.zeros_(clock.linear.weight)  # it begins as the model that it is added to
-    nn.init.zeros_(clock.linear.bias)
-    with_it.aligner.clock = clock
-    return with_it
 
 
 def with_ticks(lalm: Lalm) -> Lalm:
@@ -161,7 +142,7 @@ class SoftDigits:
 
 WAYS: dict[str, Callable[[Lalm], Lalm]] = {
     "plain": plain,
-    "clock": with_clock,
+    "clock": plain,
     "soft": plain,
     "tokens": with_ticks,
 }
@@ -213,6 +194,7 @@ def main() -> None:
         learning_rate=1e-3,
         max_steps=args.steps,
         seed=args.seed,
+        clock=args.way == "clock",
     )
     train_and_ask(args.way, config, args.out / f"{args.way}-{args.seed}", args.test, args.spread)
 

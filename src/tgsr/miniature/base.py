@@ -15,7 +15,6 @@ Axes: F frames, K places in a word history.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,7 @@ from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import Habits, TextLesson, drill, habits_with, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
+from tgsr.models.clock import Clock
 from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
@@ -44,25 +44,11 @@ from tgsr.training.run import start_alone
 from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop
 
-PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds
+PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds, of the time code
 SILENCE = len(DIGITS)  # the class of a frame without a word, and of a word that was never said
 N_HISTORY = 3  # a frame is asked for the last three words that had begun
 Heard = Literal["plain", "timed", "read"]  # how a clip comes into a lesson
 N_TENTHS = 100  # start times as classes: tenths of a second up to ten seconds
-
-
-class TimeCode(nn.Module):
-    """Frame number -> an embedding of its time, F -> F x D: sinusoids of these periods, through one linear layer."""
-
-    def __init__(self, width: int, seconds_per_frame: float, periods: Sequence[float] = PERIODS) -> None:
-        super().__init__()
-        self.seconds_per_frame, self.periods = seconds_per_frame, periods
-        self.linear = nn.Linear(2 * len(periods), width)
-
-    def forward(self, n_frames: int) -> Tensor:
-        times = (torch.arange(n_frames, device=self.linear.weight.device) + 0.5) * self.seconds_per_frame
-        angles = 2 * math.pi * times[:, None] / torch.tensor(self.periods, device=times.device)
-        return self.linear(torch.cat([angles.sin(), angles.cos()], -1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +351,7 @@ def reading_batch(
 
 def hearing_batch(
     lalm: AudioFlamingo3,
-    code: TimeCode,
+    code: Clock,
     heard: Sequence[tuple[Clip, Tensor]],
     voices: list[str],
     n_max: int,
@@ -382,7 +368,7 @@ def hearing_batch(
         else:
             owner = len(batch.audio)
             aligned = lalm.align(frames.float())
-            batch.audio.append(aligned + code(len(frames)) if how == "timed" else aligned)
+            batch.audio.append(aligned + code(lalm.frame_middles(len(frames))) if how == "timed" else aligned)
             labels = frame_labels(clip, len(frames), lalm.seconds_per_frame)
             batch.frames.append(LabelledFrames(owner, list(range(len(frames))), labels, how == "timed"))
             first = voices.index(speakers_in_order(clip.words)[0])
@@ -413,7 +399,7 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
     torch.manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
-    code = TimeCode(width, lalm.seconds_per_frame)
+    code = Clock(width, PERIODS)
     n_voices = len(voices)
     heads = Heads(FrameHeads(width), WordHeads(width), VoiceHead(width, n_voices), VoiceHead(width, n_voices))
     trained = nn.ModuleDict(

@@ -28,12 +28,12 @@ from tgsr.engine.sampling import sample
 from tgsr.engine.shared_prefix import Branch, SoftTimes, branch_logps, listen
 from tgsr.errors import RunError
 from tgsr.grounding import asked_span, find_asked
-from tgsr.miniature.base import TimeCode
 from tgsr.miniature.english_config import EnglishConfig
 from tgsr.miniature.english_lessons import EARLY, SHARES, english_lessons, plainly, teaches
 from tgsr.miniature.hearing import hear_files
 from tgsr.miniature.lessons import TextLesson, bad_span
 from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.clock import Clock
 from tgsr.models.lalm import context_of, writing_times
 from tgsr.models.load import load, multiplies_bfloat16, save_adapter
 from tgsr.models.whisper import N_TICKS, Whisper
@@ -49,7 +49,7 @@ from tgsr.training.stop import Stop
 N_OTHERS = 32  # clips whose words may be a clip's wrong choices
 MOST_DRAWN = 100  # lessons of a clip: where each is too long for the context, none is taken
 CLIPS_AT_ONCE = 12  # while the gates are measured
-PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds
+PERIODS = (60.0, 30.0, 15.0, 7.5, 4.0, 2.0, 1.0, 0.5, 0.25, 0.12)  # seconds, of the time code
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
     watched = among_others(others)
     torch.manual_seed(config.seed)
     with_lora(lalm, config.lora_rank, config.lora_rank, config.seed)
-    code = TimeCode(lalm.language_model.config.d_model, lalm.seconds_per_frame, PERIODS)
+    code = Clock(lalm.language_model.config.d_model, PERIODS)
     weights = {name: w for name, w in lalm.model.named_parameters() if w.requires_grad}
     weights |= {f"code.{name}": w for name, w in code.named_parameters()}
     parameters = list(weights.values())
@@ -173,7 +173,7 @@ def _train(run: RunFolder, config: EnglishConfig, cache: FeatureCache, stop: Sto
                     for branch, kind in lessons_of(lalm, item, timed, config, rng, step):
                         branches.append(Branch(len(audio), branch.prompt, branch.answer))
                         kinds.append(kind)
-                    audio.append(frames + code(len(frames)) if timed else frames)
+                    audio.append(frames + code(lalm.frame_middles(len(frames))) if timed else frames)
                 if not branches:
                     raise RunError(
                         f"step {step}: every lesson about its clips is too long; shorten their words"
@@ -216,7 +216,7 @@ def put(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
 
 @torch.no_grad()
 def gates(
-    lalm: Whisper, code: TimeCode, watched: Sequence[Heard], without: tuple[str, ...] = (), n_phrases: int = 2
+    lalm: Whisper, code: Clock, watched: Sequence[Heard], without: tuple[str, ...] = (), n_phrases: int = 2
 ) -> dict[str, float]:
     """What the base can do on clips that it does not learn from, greedily, each from 0 to 1.
 
@@ -227,7 +227,7 @@ def gates(
     for first in range(0, len(watched), CLIPS_AT_ONCE):
         some = watched[first : first + CLIPS_AT_ONCE]
         frames = [lalm.align(item.audio.read()) for item in some]
-        timed = [frames_FD + code(len(frames_FD)) for frames_FD in frames]
+        timed = [frames_FD + code(lalm.frame_middles(len(frames_FD))) for frames_FD in frames]
         phrases = [
             (place, question)
             for place, item in enumerate(some)

@@ -173,6 +173,8 @@ def parts_of(lalm: Lalm) -> list[ModelPart]:
     # The later within the earlier: a decoder may hold the tower, and a tower the aligner.
     within = {"language model": lalm.language_model, "audio tower": lalm.audio_tower, "aligner": lalm.aligner}
     block_of = {id(weight): block for block, module in within.items() for weight in module.parameters()}
+    if lalm.clock is not None:
+        block_of |= {id(weight): "aligner" for weight in lalm.clock.parameters()}
     for weight in lalm.lm_head.parameters():
         block_of.setdefault(id(weight), "head")
     n = dict.fromkeys(BLOCKS, 0)

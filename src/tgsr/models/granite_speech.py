@@ -88,7 +88,7 @@ class GraniteSpeech(Lalm):
         frames = nn.functional.pad(frames, (0, 0, 0, -len(frames) % self.aligner.window_size))
         return frames.reshape(-1, self.aligner.downsample_rate * frames.shape[-1]).float().cpu()
 
-    def align(self, features_FE: Tensor) -> Tensor:
+    def project(self, features_FE: Tensor) -> Tensor:
         aligner, rate = self.aligner, self.aligner.downsample_rate
         rows = features_FE.to(aligner.query.device, aligner.query.dtype)
         frames = rows.reshape(-1, rows.shape[-2] * rate, rows.shape[-1] // rate)

@@ -196,8 +196,25 @@ class Lalm(ABC):
         """How many of the decoder's positions a clip's frames take."""
         return 0 if self.cross_attends else n_frames
 
+    def frame_middles(self, n_frames: int) -> np.ndarray:
+        """The middles of a clip's frames, in seconds."""
+        edges = self.frame_edges(n_frames)
+        return (edges[:-1] + edges[1:]) / 2
+
+    @property
+    def clock(self) -> Any:
+        """What says of each aligned frame when it is (models/clock.py); None as a rule."""
+        return getattr(self.inner, "clock", None)
+
     def align(self, features_FE: Tensor) -> Tensor:
-        """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner."""
+        """F x D_enc (or a batch of it) -> F x D, with gradients to the aligner, and to the clock where there is one."""
+        frames_FD = self.project(features_FE)
+        if self.clock is None:
+            return frames_FD
+        return frames_FD + self.clock(self.frame_middles(frames_FD.shape[-2])).to(frames_FD)
+
+    def project(self, features_FE: Tensor) -> Tensor:
+        """What the aligner alone makes of F x D_enc (or a batch of it): F x D."""
         weight = next(self.aligner.parameters())
         return self.aligner(features_FE.to(weight.device, weight.dtype))
 

@@ -43,6 +43,7 @@ from tgsr.models import (
 )
 from tgsr.models.aligner_and_lora import without_renaming_warning
 from tgsr.models.checkpoint import MERGED_FILE, name_unknown_fields
+from tgsr.models.clock import WEIGHTS, add_clock
 from tgsr.models.foreign_adapter import AdapterRead, base_of, is_foreign, put_on
 from tgsr.models.lalm import Lalm
 from tgsr.models.placement import AS_SAVED, Placement
@@ -293,17 +294,26 @@ def times_of(about: Mapping[str, Any], default: Times) -> Times:
     return times
 
 
-def write_aligner(aligner: Any, folder: Path) -> None:
-    """The aligner's weights in a file of their own, in their own width."""
-    weights = {name: weight.detach().contiguous() for name, weight in aligner.state_dict().items()}
+def write_aligner(lalm: Lalm, folder: Path) -> None:
+    """The aligner's weights, and those of a clock, in a file of their own, in their own width."""
+    weights = {name: weight.detach().contiguous() for name, weight in lalm.aligner.state_dict().items()}
+    if lalm.clock is not None:
+        weights |= {WEIGHTS + name: weight.detach() for name, weight in lalm.clock.state_dict().items()}
     with whole(folder / ALIGNER_FILE) as half:
         save_file(weights, half)
 
 
 def read_aligner(lalm: Lalm, folder: Path) -> None:
-    """Gives the model the aligner that the folder holds. ModelError for one that is damaged or another model's."""
+    """Gives the model the aligner that the folder holds, with its clock where it has one.
+
+    ModelError for one that is damaged or another model's.
+    """
     try:
         weights = load_file(folder / ALIGNER_FILE)
+        of_clock = {name: weights.pop(name) for name in list(weights) if name.startswith(WEIGHTS)}
+        if of_clock:
+            clock = add_clock(lalm, of_clock[f"{WEIGHTS}linear.weight"].shape[1] // 2)
+            clock.load_state_dict({name.removeprefix(WEIGHTS): w for name, w in of_clock.items()})
         # As wide as it was trained: a stage of training moves it by less than bfloat16 can tell apart.
         lalm.aligner.to(next(iter(weights.values())).dtype)
         lalm.aligner.load_state_dict(weights)
@@ -324,7 +334,7 @@ def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
     """
     digest = hashlib.sha256()
     for name, weight in sorted(lalm.inner.named_parameters()):
-        if ".lora_" not in name:
+        if ".lora_" not in name and not name.startswith(WEIGHTS):  # an adapter's clock is no part of its base
             # A matrix in 4 bits is stored flat; it is the same matrix.
             shape = getattr(getattr(weight, "quant_state", None), "shape", weight.shape)
             digest.update(f"{name.replace('.base_layer', '')} {tuple(shape)}".encode())
@@ -441,7 +451,7 @@ def save_adapter(lalm: Lalm, folder: Path, *, merged: bool = False) -> None:
     whenever it is loaded, as a model of its own; then it is a LoRA in float16 and no aligner.
     """
     if not merged:
-        write_aligner(lalm.aligner, folder)
+        write_aligner(lalm, folder)
     if hasattr(lalm.model, "peft_config"):
         with whole_files(folder) as half:
             lalm.model.save_pretrained(str(half), safe_serialization=True)

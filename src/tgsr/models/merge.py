@@ -32,18 +32,23 @@ def merge(lalm: Lalm, out: Path) -> Path:
     memory is changed. What the base's checkpoint holds besides (of Qwen2.5-Omni the talker and the vocoder) goes over
     as it is, under the base's own config.json; a file of voices (spk_dict.pt, a pickle) does not. Of Whisper's family
     the aligner, which the official class does not know, is a file of its own, in its own width. Raises ModelError
-    where `out` exists, for a base in 4 bits, which would be merged into rounded matrices, and for layers that wait in
-    the host's memory.
+    where `out` exists, for a model with a clock, for a base in 4 bits, which would be merged into rounded matrices, and
+    for layers that wait in the host's memory.
     """
     if out.exists():
         raise ModelError(f"{out}: exists; choose another --out")
+    if lalm.clock is not None:
+        raise ModelError(
+            f"{lalm.name}: has a clock on its aligned audio (--clock), which no checkpoint of its family has a place "
+            "for; use the adapter on its base"
+        )
     merge_lora(lalm)
     model: Any = lalm.model
     about = {"from": lalm.name, "base": lalm.base}
     with whole_folder(out) as half:
         if isinstance(lalm, Whisper):
             about["times"] = lalm.times
-            _save_whisper(model, half)
+            _save_whisper(lalm, model, half)
         else:
             _save_all(lalm, model, half)
         _save_processor(lalm, half)
@@ -64,13 +69,13 @@ def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
     _carry_over(lalm.base, folder, str(model.dtype).removeprefix("torch."))
 
 
-def _save_whisper(model: Any, folder: Path) -> None:
+def _save_whisper(lalm: Lalm, model: Any, folder: Path) -> None:
     """The official class, without the aligner, which has no place in it and stands beside it."""
     aligner = model.model.aligner
     del model.model.aligner
     model.save_pretrained(str(folder), max_shard_size=SHARD)
     model.model.aligner = aligner
-    write_aligner(aligner, folder)
+    write_aligner(lalm, folder)
 
 
 def _carry_over(base: str, folder: Path, dtype: str) -> None:

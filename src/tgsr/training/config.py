@@ -132,6 +132,11 @@ class StaConfig(SupervisedConfig):
         "how times are written from now on: in words, as the paper's models do, or in Whisper's time tokens; as the "
         "model was taught if not given",
     ] = None
+    clock: Annotated[
+        bool,
+        "the aligned audio says what second it is: sinusoids through one layer, added to each frame, which trains with "
+        "the aligner (not the paper)",
+    ] = False
     soft_times: Annotated[
         float,
         "above 0: a time token's target is spread over near ones, a Gaussian of so many ticks of 0.02 s (TEMPO, not "

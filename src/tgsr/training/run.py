@@ -15,6 +15,7 @@ from tgsr.disk.run_folder import RunFolder, begin_run, describe_run, find_run, o
 from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, RunError
 from tgsr.models.aligner_and_lora import with_lora
+from tgsr.models.clock import add_clock
 from tgsr.models.lalm import Lalm, device_of, n_spread
 from tgsr.models.load import files_of, load, multiplies_bfloat16
 from tgsr.models.placement import Placement
@@ -139,6 +140,8 @@ def make_trainable(lalm: Lalm, config: StageConfig) -> None:
         lalm.inner.requires_grad_(False)
     # Updates of a learning rate like table 5's are lost in bfloat16's 8 bits.
     lalm.aligner.float().requires_grad_(True)
+    if config.clock or lalm.clock is not None:
+        add_clock(lalm).requires_grad_(True)
 
 
 def load_to_train(config: StageConfig, processes: Processes, load: Load = load) -> Lalm:
