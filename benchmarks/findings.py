@@ -51,6 +51,7 @@ ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "mini:paper": "ships as mini:paper",
     "mini:tgsr": "ships as mini:tgsr",
     "relisten": "STA + GRPO, Eq. 3, re-listening",
+    "clock-grounded": "STA with a clock + GRPO, grounded reward",
 }
 WAYS = {  # of stage 1, as benchmarks/stage1_options.py names them
     "plain": "Stage 1",

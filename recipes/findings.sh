@@ -20,6 +20,7 @@
 #   reasoning-sft   four samples a question from the base, of which those are learned that are right and cite nothing
 #   answer-only     the right answer alone is learned, without reasoning, from stage 1
 #   plain, clock, soft, tokens   stage 1 as it is, and as other groups do it (benchmarks/stage1_options.py)
+#   clock-grounded  as grounded, from the stage 1 with a clock
 #   relisten        as paper, and a cited span's frames enter again before the answer, in training and when asked
 #
 # The seed is that of the LoRA, of the order and of the responses; the test questions are the same for all. OUT keeps what
@@ -251,6 +252,8 @@ for seed in $SEEDS; do
     step "ask-relisten-$seed" 3 ask_again digits "relisten-$seed" "$OUT/relisten-$seed/adapter" \
         "$OUT/heldout-recordings" "$OUT/heldout-speaker"
     for way in plain clock soft tokens; do step "$way-$seed" 6 way "$way" "$seed"; done
+    step "clock-grounded-$seed" 10 grpo "clock-grounded-$seed" "$OUT/options/clock-$seed/adapter" "$seed" --reward grounded
+    digits "clock-grounded-$seed" "$OUT/clock-grounded-$seed/adapter"
 done
 
 # --- what they do besides being right --------------------------------------------------------------------

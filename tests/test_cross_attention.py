@@ -450,6 +450,8 @@ def test_an_adapter_whose_base_was_moved_says_where_its_new_path_goes(folder: Pa
         ("merged.json", {"times": "minutes"}, "times 'minutes', not words or tokens"),
         ("adapter.json", {"times": "minutes"}, "times 'minutes', not words or tokens"),
         ("adapter.json", {"files": {}, "merged": True}, "is not what save_adapter writes"),
+        ("adapter.json", {"base": ""}, "an adapter is not its own base"),
+        ("adapter.json", {"base": "."}, "an adapter is not its own base"),
     ],
 )
 def test_a_description_that_tgsr_does_not_write_is_refused(

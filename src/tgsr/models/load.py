@@ -363,6 +363,8 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
         base, files = str(about["base"]), dict(about.get("files", {}))
         merged_hash = str(files["adapter_model.safetensors"]) if about.get("merged") else ""
         times = times_of(about, "words")
+        if not base or (folder / base).resolve() == folder.resolve():
+            raise ValueError("an adapter is not its own base")
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{described}: is not what save_adapter writes ({error!r}); train it again"
