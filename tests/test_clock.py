@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tgsr.check.check import check
 from tgsr.engine.features import FeatureCache
 from tgsr.engine.shared_prefix import listen
 from tgsr.errors import ModelError
@@ -122,3 +123,11 @@ def test_a_checkpoint_has_no_place_for_it(adapter: Path, tmp_path: Path) -> None
     with pytest.raises(ModelError, match="has a clock on its aligned audio"):
         merge(load(str(adapter)), tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
+
+
+def test_a_check_holds_the_rest_against_the_official_class(tmp_path: Path) -> None:
+    lalm = ticking(tiny_lalm())
+    clock = lalm.clock
+    checked = check(lalm, tmp_path, parts=(1, 2))
+    assert checked.passed, [row for row in checked.rows if row.fails]
+    assert lalm.clock is clock

@@ -20,6 +20,7 @@ from tgsr.check.bench import WHOLE, Bench, Size, shipped_speech, with_questions_
 from tgsr.check.rows import PARTS, Row, measured
 from tgsr.disk.whole import write_whole
 from tgsr.models.aligner_and_lora import parts_table
+from tgsr.models.clock import clock_off
 from tgsr.models.foreign_adapter import AdapterRead
 from tgsr.models.lalm import Lalm, device_of
 from tgsr.report.page import write_document
@@ -88,7 +89,7 @@ def check(
     audio: Path | None = None,
     tell: Callable[[Row], None] = lambda row: None,
 ) -> Checked:
-    """All rows of the parts, each told as it is done; the model is given back as it was.
+    """All rows of the parts, each told as it is done; the model is given back as it was. A clock of its is off.
 
     `out` gets check.json and page.html; what rows write lies in a folder of its own there, which is made anew. `read`
     says how another trainer's adapter was read; `audio` is the folder that the sound of `data` has moved to. A row
@@ -107,13 +108,14 @@ def check(
     if read is not None:
         rows.append(computation.adapter_file(read))
         tell(rows[0])
-    for part, name, measure in ROWS:
-        if part in parts:
-            rows.append(measured(part, name, partial(measure, bench)))
-            tell(rows[-1])
     plan = ""
-    if 6 in parts:
-        plan = cost.plan_of(bench, rows[-1])
+    with clock_off(lalm):
+        for part, name, measure in ROWS:
+            if part in parts:
+                rows.append(measured(part, name, partial(measure, bench)))
+                tell(rows[-1])
+        if 6 in parts:
+            plan = cost.plan_of(bench, rows[-1])
     device = device_of(lalm)
     checked = Checked(
         lalm.name,

@@ -133,9 +133,7 @@ def official_frames(lalm: Lalm, samples: np.ndarray) -> Tensor:
         encoder = lalm.inner.model.encoder
         mels = spectrogram(lalm.feature_extractor, samples).input_features
         weight = encoder.conv1.weight
-        return lalm.project(
-            encoder(mels.to(weight.device, weight.dtype)).last_hidden_state[0].float()
-        ).float()
+        return lalm.align(encoder(mels.to(weight.device, weight.dtype)).last_hidden_state[0].float()).float()
     entered: list[Tensor] = []
 
     def keep(_: Any, hidden: tuple[Tensor, ...], given: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ def embeddings(bench: Bench) -> Row:
             if lalm.cross_attends:  # the official encoder knows whole windows alone
                 window = round(lalm.max_seconds * SAMPLE_RATE)
                 samples = np.resize(samples, window)
-            ours, theirs = lalm.project(lalm.encode_audio(samples)).float(), official_frames(lalm, samples)
+            ours, theirs = lalm.align(lalm.encode_audio(samples)).float(), official_frames(lalm, samples)
             off.append(float((ours - theirs).norm() / theirs.norm()))
     worst = float(np.max(off))  # NaN where one is
     return Row(
