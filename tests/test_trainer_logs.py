@@ -147,6 +147,14 @@ def test_a_nemo_rl_row_without_an_answer_is_named(questions: Path, tmp_path: Pat
         score_file(log, questions)
 
 
+@pytest.mark.parametrize("log", [NEMO_RL / "train_data_step7.jsonl", NEMO_RL, VERL.parent, SWIFT], ids=str)
+def test_what_audit_and_view_read_of_a_log_may_be_a_folder(
+    log: Path, questions: Path, tmp_path: Path
+) -> None:
+    answers = read_answers(log, tmp_path / "errors.jsonl", questions=questions)
+    assert [(one.response.question, one.response.text) for one in answers] == FIRST_TWENTY
+
+
 # --- answers to an exported file
 
 PHRASES = [
