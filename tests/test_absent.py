@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tgsr.cli import main
-from tgsr.data.other_trainers import target_of
+from tgsr.data.other_trainers import import_back, target_of
 from tgsr.data.questions.absent import Pool, absent_phrases
 from tgsr.data.questions.phrases import Said
 from tgsr.errors import RecordError
@@ -11,7 +11,16 @@ from tgsr.evaluation.scoring.score import Predictions, score
 from tgsr.grounding import says_absent
 from tgsr.models.load import load
 from tgsr.prompts import NOT_SAID
-from tgsr.records import ABSENT, Clip, Question, Response, question_of, read_clips, read_questions
+from tgsr.records import (
+    ABSENT,
+    Clip,
+    Question,
+    Response,
+    question_of,
+    read_clips,
+    read_questions,
+    write_jsonl,
+)
 from tgsr.sta import phrase_branch
 from tgsr.timeline import Hole, Span, Word
 
@@ -150,3 +159,16 @@ def test_a_phrase_that_sounds_like_one_that_is_said_is_not_absent() -> None:
     for seed in range(8):
         made = absent_phrases(clip, [phrase("people saw", 1)], pool, 0.75, seed)
         assert {"two people", "there suns"}.isdisjoint(str(question.phrase) for question in made)
+
+
+def test_another_trainer_is_taught_as_ours_is_what_is_not_said(tmp_path, capsys):
+    """They have no span, as phrases that nobody has found, which are left out."""
+    unknown = phrase("never found", evidence=())
+    absent = [phrase("a dog barks", evidence=(), labels=((ABSENT, "text"),))]
+    write_jsonl(tmp_path / "questions.jsonl", [*OWN, *absent, unknown])
+    out = tmp_path / "swift.jsonl"
+    assert main(["export", str(tmp_path / "questions.jsonl"), "--to", "ms-swift", "--out", str(out)]) == 0
+    assert "3 questions; 1 phrases without a span left out" in capsys.readouterr().out
+    assert list(import_back(out, "ms-swift")) == [*OWN, *absent]
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows[-1]["messages"][-1] == {"role": "assistant", "content": NOT_SAID}

@@ -101,6 +101,7 @@ def test_the_rewards_import_no_evaluation(arrows: list[tuple[str, str, bool]]) -
         "choices",
         "errors",
         "grounding",
+        "reading",
         "records",
         "timeline",
     }

@@ -180,6 +180,8 @@ def test_export_takes_the_words_beside_the_questions_and_names_the_plugin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(tmp_path / "questions.jsonl", asked())
+    for question in asked():
+        (tmp_path / question.audio).touch()
     clips = [Clip(f"c{n}", f"a{n}.wav", 6.5, WORDS) for n in range(9)]
     write_jsonl(tmp_path / "clips.jsonl", [*clips, Clip("c9", "a9.wav", 6.5)])
     assert known_words(clips) == {f"c{n}": WORDS for n in range(9)}
@@ -193,3 +195,28 @@ def test_export_takes_the_words_beside_the_questions_and_names_the_plugin(
     rows = [json.loads(line)[KEPT] for line in out.read_text(encoding="utf-8").splitlines()]
     assert [kept_in(row)[1] for row in rows] == [WORDS] * 9 + [None]
     assert list(import_back(out, "ms-swift")) == asked()
+
+
+def test_export_says_which_sound_is_not_there_and_finds_what_has_moved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A trainer finds out a step, or a night, later."""
+    write_jsonl(tmp_path / "questions.jsonl", [*asked(), replace(CHOICE, id="again")])
+    (tmp_path / "moved").mkdir()
+    for question in asked()[:7]:
+        (tmp_path / "moved" / question.audio).touch()
+    command = [
+        "export",
+        str(tmp_path / "questions.jsonl"),
+        "--to",
+        "trl",
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
+    assert cli.main(command) == 0
+    gone = "11 questions; of 10 sound files 10 are not there: --audio FOLDER says where they lie now"
+    assert gone in capsys.readouterr().out
+    assert cli.main([*command, "--audio", str(tmp_path / "moved")]) == 0
+    assert "of 10 sound files 3 are not there" in capsys.readouterr().out
+    row = json.loads((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["prompt"][-1]["content"][0]["audio"] == str(tmp_path / "moved" / CHOICE.audio)

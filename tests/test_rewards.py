@@ -235,10 +235,30 @@ def test_trl_passes_more_than_a_reward_asks_for(reward):
             [{"role": "assistant", "content": "(b)"}, {"role": "tool", "content": "(a)"}],
             "(b)",
         ),  # not its words
+        # as TRL 1.16's parse_response parts them by Qwen3's and gpt-oss' templates
+        (
+            [{"role": "assistant", "reasoning_content": "From 1 s to 2 s.", "content": "(b)"}],
+            "<think>\nFrom 1 s to 2 s.\n</think>\n\n(b)",
+        ),
+        ([{"role": "assistant", "thinking": "At 1 s", "content": ""}], "<think>\nAt 1 s"),
+        ([{"role": "assistant", "reasoning": None, "reasoning_content": "\n", "content": "(b)"}], "(b)"),
+        (
+            [{"content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "(b)"}]}],
+            "<think>\nHm.\n</think>\n\n(b)",
+        ),
     ],
 )
 def test_a_completion_is_a_text_or_the_messages_of_one_response(completion, text):
     assert completion_text(completion) == text
+
+
+def test_thoughts_that_a_trainer_files_apart_are_rewarded_as_in_the_text():
+    """TRL hands over {"reasoning_content", "content"} where the tokenizer has a response template."""
+    thought = 'From 1.2 seconds to 1.5 seconds she says "no".'
+    whole = f"<think>\n{thought}\n</think>\n\nFinal answer: (b)"
+    parted = [{"role": "assistant", "reasoning_content": thought, "content": "Final answer: (b)"}]
+    assert score_completions([parted], label=["b"]) == score_completions([whole], label=["b"])
+    assert score_completions([parted], label=["b"])[1] == [1.5]  # the answer, and one timestamp
 
 
 @pytest.mark.parametrize(

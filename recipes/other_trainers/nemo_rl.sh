@@ -21,4 +21,8 @@ uv run python -m tgsr.data.plugins.tgsr_nemo_rl examples/run_vlm_grpo.py --confi
     policy.train_global_batch_size=256 policy.generation.max_new_tokens=200 \
     policy.generation.temperature=0.7 policy.generation.top_p=0.9 \
     policy.megatron_cfg.optimizer.lr=5e-6 loss_fn.reference_policy_kl_penalty=0.04 \
-    loss_fn.ratio_clip_min=0.2 loss_fn.ratio_clip_max=0.2 "$@"
+    loss_fn.ratio_clip_min=0.2 loss_fn.ratio_clip_max=0.2 loss_fn.token_level_loss=false \
+    grpo.use_leave_one_out_baseline=false logger.log_dir="$OUT/logs" "$@"
+# A log names no questions: they are found by their prompts.
+LOG=$(printf '%s\n' "$OUT"/logs/exp_* | tail -n 1)
+tgsr score "$LOG" --questions "$QA_QUESTIONS" --out "$OUT/metrics.json"

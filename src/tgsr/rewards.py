@@ -15,12 +15,16 @@ from typing import Any, Literal
 
 from tgsr.choices import extract_choice, official_letter
 from tgsr.grounding import count_distinct, count_mentions
+from tgsr.reading.thoughts import with_thoughts
 
 Completion = str | list[dict[str, Any]]
 """A text, or the messages of one response as TRL passes them for conversational data."""
 
 K_REF, K_MAX, C_MAX, C_MIN = 1, 5, 0.5, 0.1
 """Eq. 2's settings; k_max, which the paper omits, is the value that its authors use."""
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Where TRL and servers put what a model thought, so that its message's content lacks it."""
 
 Counter = Literal["official", "strict"]
 AnswerReader = Literal["official", "strict"]
@@ -199,7 +203,8 @@ def score_completions(
 def completion_text(completion: Any) -> str:
     """What the model wrote, as one text: the completion, or its assistant messages joined by line breaks.
 
-    A message's content is a text or a list of parts, of which the text parts count. Whatever else
+    A message's content is a text or a list of parts, of which the text parts count. What a trainer or server has filed
+    under thoughts is what the model wrote, too, and comes back in <think> tags before the content. Whatever else
     stands there has no text: "" for a completion that holds none.
     """
     if isinstance(completion, str):
@@ -209,7 +214,18 @@ def completion_text(completion: Any) -> str:
     if not isinstance(completion, Sequence):
         return ""
     messages = [m for m in completion if isinstance(m, Mapping) and m.get("role", "assistant") == "assistant"]
-    return "\n".join(_content_text(message.get("content")) for message in messages)
+    return "\n".join(map(_message_text, messages))
+
+
+def _message_text(message: Mapping[str, Any]) -> str:
+    parts = message.get("content")
+    parts = parts if isinstance(parts, Sequence) and not isinstance(parts, str) else ()
+    filed = [
+        *map(message.get, THOUGHTS),
+        *(part.get("thinking") for part in parts if isinstance(part, Mapping)),
+    ]
+    thoughts = next((text.strip() for text in filed if isinstance(text, str) and text.strip()), "")
+    return with_thoughts(thoughts, _content_text(message.get("content")))
 
 
 def _content_text(content: Any) -> str:

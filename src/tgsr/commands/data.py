@@ -247,14 +247,14 @@ def export(args: argparse.Namespace) -> None:
     shared.require_writable("--out", args.out)
     from tgsr.data import plugins
     from tgsr.data.other_trainers import export, import_back, known_words
-    from tgsr.records import is_held_out, moved, read_clips, read_questions, write_jsonl
+    from tgsr.records import is_held_out, moved, read_clips, read_questions, resolve_audio, write_jsonl
 
     if args.back:
         write_jsonl(args.out, import_back(args.questions, args.to))
         print(args.out)
         return
     questions = [q for q in moved(read_questions(args.questions), args.audio) if args.kind in (None, q.kind)]
-    exported = [q for q in questions if q.kind == "choice" or q.evidence]
+    exported = [q for q in questions if q.kind == "choice" or q.evidence or q.is_absent]
     choices = [question for question in exported if question.kind == "choice"]
     clips = args.clips or args.questions.with_name("clips.jsonl")
     words = known_words(read_clips(clips)) if choices and (args.clips or clips.exists()) else {}
@@ -263,6 +263,11 @@ def export(args: argparse.Namespace) -> None:
     left_out = f"; {n_left_out} phrases without a span left out" if n_left_out else ""
     if n_held_out := sum(map(is_held_out, exported)):
         left_out += f"; {n_held_out} are for testing, by their split: keep them out of training"
+    sounds = {resolve_audio(question, args.questions) for question in exported}
+    if n_gone := sum(not sound.exists() for sound in sounds):
+        left_out += (
+            f"; of {len(sounds)} sound files {n_gone} are not there: --audio FOLDER says where they lie now"
+        )
     print(f"{path}: {len(exported)} questions{left_out}")
     if choices:
         n_mute = sum(question.clip_id not in words for question in choices)

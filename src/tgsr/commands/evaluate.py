@@ -184,8 +184,8 @@ def add_import(command: argparse.ArgumentParser) -> None:
     flag("--as-is", action="store_true", help=about)
     example = "tgsr import salmonn.csv --map response=answer_text --questions mmau-test-mini.json --out salmonn.json"
     more = (
-        "It reads the files of benchmarks (docs/benchmarks.md has them all) and lmms-eval, the completions logs of "
-        "ms-swift, TRL and verl, or any table."
+        "It reads the files of benchmarks (docs/benchmarks.md has them all) and lmms-eval, what ms-swift, TRL, verl, "
+        "NeMo-RL and LLaMA-Factory log of our questions or answer to them, or any table."
     )
     shared.finish(command, import_, example, more)
 

@@ -20,10 +20,10 @@ HALF_WRITTEN = "the last line is half-written"
 DROP_IT = "run the command that writes the file again, which drops the line, or delete it"
 
 
-def row_of(content: bytes) -> Row:
-    """One line as a JSON object. NaN and Infinity, which Python would accept, are not JSON."""
+def row_of(content: bytes, *, constants: bool = False) -> Row:
+    """One line as a JSON object. NaN and Infinity, which Python would accept, are not JSON, unless `constants`."""
     try:
-        row = _DECODER.decode(content.decode())
+        row = (_LENIENT if constants else _DECODER).decode(content.decode())
     except UnicodeDecodeError as error:
         problem = f"byte {content[error.start]:#04x} at {error.start} is not UTF-8"
         raise RecordError(None, problem, remedy="save it as UTF-8") from None
@@ -42,7 +42,7 @@ def _refuse_constant(constant: str) -> object:
     raise RecordError(None, f"{constant} is not a number that JSON has")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_DECODER, _LENIENT = json.JSONDecoder(parse_constant=_refuse_constant), json.JSONDecoder()
 
 
 def first_sign(path: Path) -> bytes:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from tgsr.errors import ModelError
 from tgsr.llm.decoding import Decoding
 from tgsr.llm.endpoint import Body, Endpoint, Limits, Malformed
+from tgsr.reading.thoughts import with_thoughts
 
 
 def chat_body(model: str, messages: list[Body], decoding: Decoding) -> Body:
@@ -90,10 +91,7 @@ def ended(text: str | None, thoughts: str, tokens: dict[str, int], finish: objec
 
 def whole_text(answer: Body) -> str:
     """All that a model wrote: its thoughts in <think> tags, which stay open where it was cut within, and its text."""
-    text, thoughts = str(answer["text"]), answer.get("thoughts")
-    if not thoughts:
-        return text
-    return f"<think>\n{thoughts}\n</think>\n\n{text}" if text else f"<think>\n{thoughts}"
+    return with_thoughts(str(answer.get("thoughts") or ""), str(answer["text"]))
 
 
 def n_tokens(said: object) -> int:

@@ -36,3 +36,12 @@ def said_aloud(text: str) -> tuple[int, int, bool]:
         return begin, end, False
     is_thinking = not text[begin : opened.start()].strip()
     return (opened.end(), end, True) if is_thinking else (begin, opened.start(), False)
+
+
+def with_thoughts(thoughts: str, text: str) -> str:
+    """All that a model wrote, of what was parted from its text as thoughts: these in <think> tags, which stay open
+    where no text follows; the text alone where there are none.
+    """
+    if not thoughts:
+        return text
+    return f"<think>\n{thoughts}\n</think>\n\n{text}" if text else f"<think>\n{thoughts}"

@@ -6,7 +6,8 @@ NeMo-RL's script for audio has no option for another environment, so that this f
 
 with, in the config, data.train.dataset_name = tgsr.data.plugins.tgsr_nemo_rl.ExportedDataset, data.default.processor =
 tgsr, and in env.vlm the settings of `tgsr train grpo`: reward, counter, answer_reader, grounding_weight, ...
-recipes/nemo_rl.sh has the whole command. Written after NeMo-RL of August 2026 and not run with it here: PyPI has none.
+recipes/nemo_rl.sh has the whole command. Written after NeMo-RL of August 2026, which PyPI does not have: of its source
+the data set's loading, the processor and the environment were run with this, without Ray or a model.
 """
 
 from __future__ import annotations

@@ -37,8 +37,10 @@ AS_UTF8 = "save it as UTF-8; Excel calls it CSV UTF-8, and its own .xlsx is read
 # --- rows ------------------------------------------------------------------------------------------------
 
 
-def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
+def read_rows(path: StrPath, *, constants: bool = False) -> Iterator[tuple[int, Row]]:
     """Each row of JSON lines or of MELD's table with its line, or of a JSON list with its place in it.
+
+    `constants` reads NaN and Infinity in JSON lines, which Python's programs write and JSON does not have.
 
     Raises RecordError for what is none of them, with file and line, and where there is no row.
     """
@@ -57,7 +59,7 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
                 raise RecordError(None, problem, name, remedy=_TABLE)
             rows = _table_rows(name, Path(name))
         else:
-            rows = _line_rows(name, file)
+            rows = _line_rows(name, file, constants)
         first = next(rows, None)
         if first is None:
             raise RecordError(None, "holds no predictions", name, remedy=_HOW_TO)
@@ -65,10 +67,10 @@ def read_rows(path: StrPath) -> Iterator[tuple[int, Row]]:
         yield from rows
 
 
-def _line_rows(name: str, file: BinaryIO) -> Iterator[tuple[int, Row]]:
+def _line_rows(name: str, file: BinaryIO, constants: bool) -> Iterator[tuple[int, Row]]:
     for line, content in lines_in(file):
         try:
-            row = row_of(content)
+            row = row_of(content, constants=constants)
         except RecordError as error:
             is_cut = "half-written" in error.problem
             remedy = error.remedy if is_cut or "UTF-8" in error.problem else _HOW_TO

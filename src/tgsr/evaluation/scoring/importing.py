@@ -1,9 +1,9 @@
 """`tgsr import`: predictions that other programs wrote, in a form that `tgsr score` reads.
 
-MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, the completions logs
-of ms-swift, TRL and verl, and any table (CSV, TSV, JSON, JSONL) whose columns are named. What belongs to a benchmark
-leaves as its owner's own file, so that the official score can be computed; everything else becomes responses with their
-questions, as `tgsr predict` writes them. What says that it was cut stays so.
+MMAU's, MMAR's, AIR-Bench's and MELD's files under any name of the output, lmms-eval's sample logs, what other trainers
+log and answer (trainer_logs.py), and any table (CSV, TSV, JSON, JSONL) whose columns are named. What belongs to a
+benchmark leaves as its owner's own file, so that the official score can be computed; everything else becomes responses
+with their questions, as `tgsr predict` writes them. What says that it was cut stays so.
 """
 
 from __future__ import annotations
@@ -196,7 +196,8 @@ def _import_log(path: Path, out: Path, model: str | None, questions: Path | None
             n_bad += 1
             append_jsonl(errors, {"file": str(path), "error": f"answers no question that is known: {row.id}"})
     if not responses:
-        raise ImportFileError(f"{path}: none of its {n_bad} completions answers a question of {questions}")
+        of = questions or "the questions.jsonl beside it"
+        raise ImportFileError(f"{path}: none of its {n_bad} completions answers a question of {of}")
     write_jsonl(out, responses)
     n_unanswered = len({*(known or {})} - {response.question.id for response in responses})
     return Imported("tgsr", COMPLETION, len(responses), n_bad, 0, 0, n_unanswered)

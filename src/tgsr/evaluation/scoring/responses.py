@@ -95,8 +95,9 @@ def read_answers(
 
     Raises RecordError as `read_responses` does, and where `questions` is no benchmark's.
     """
-    owner = owner_of_predictions(path)
-    if owner is None and not is_log(path):
+    of_trainer = is_log(path)
+    owner = None if of_trainer else owner_of_predictions(path)
+    if owner is None and not of_trainer:
         return [Answered(response) for response in moved(read_responses(path, several=True), audio)]
     rows: Iterator[Answered | Response | Bad | Foreign]
     if owner is not None:
