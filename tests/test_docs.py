@@ -113,6 +113,19 @@ def test_the_row_of_clips_that_a_page_shows_is_read_whole(tmp_path: Path) -> Non
     assert set(json.loads(row)) == {field.name for field in fields(Clip)} - {"flags"}
 
 
+def test_every_flag_of_a_clip_stands_in_the_table_of_flags() -> None:
+    listed = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs/data.md").read_text("utf-8")))
+    records = (ROOT / "src/tgsr/records.py").read_text("utf-8")
+    repair = (ROOT / "src/tgsr/data/transcribe/repair.py").read_text("utf-8")
+    said = records.partition("# What `Clip.flags` can say")[2].partition("@dataclass")[0] + repair
+    flags = re.findall(r'^[A-Z_]+ = "([a-z-]+)"$', said, re.MULTILINE)
+    for file in (ROOT / "src/tgsr/data/corpora").glob("*.py"):
+        text = file.read_text("utf-8")
+        flags += re.findall(r'flag(?:s\b[^"\n]*|ged | )"([a-z]+(?:-[a-z]+)*)"', text)
+    assert {"no-speech", "words-cut", "empty-text", "events-cut", "video"} <= set(flags)
+    assert set(flags) <= listed
+
+
 def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
     first = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
     assert "\npip install . " in first
