@@ -126,6 +126,16 @@ def test_every_flag_of_a_clip_stands_in_the_table_of_flags() -> None:
     assert set(flags) <= listed
 
 
+def test_the_readmes_map_has_every_file_and_room() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map")[2].partition("\n## ")[0]
+    there = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "src/tgsr").iterdir()
+        if path.suffix == ".py" or any(path.glob("*.py"))
+    }
+    assert there - {"__init__.py"} <= set(re.findall(r"`([\w.]+/?)`", page))
+
+
 def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
     first = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
     assert "\npip install . " in first
