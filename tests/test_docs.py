@@ -126,6 +126,13 @@ def test_every_flag_of_a_clip_stands_in_the_table_of_flags() -> None:
     assert set(flags) <= listed
 
 
+def test_the_page_of_training_says_what_each_stage_trains() -> None:
+    (steps,) = (a for a in cli.parser(["train"])._actions if isinstance(a, argparse._SubParsersAction))
+    stages = next(a for a in steps.choices["train"]._actions if isinstance(a, argparse._SubParsersAction))
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert sorted(stages.choices) == sorted(re.findall(r"^\| `tgsr train (\w+)` \|", page, re.MULTILINE))
+
+
 def test_the_readmes_map_has_every_file_and_room() -> None:
     page = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map")[2].partition("\n## ")[0]
     there = {
