@@ -113,6 +113,36 @@ def test_the_row_of_clips_that_a_page_shows_is_read_whole(tmp_path: Path) -> Non
     assert set(json.loads(row)) == {field.name for field in fields(Clip)} - {"flags"}
 
 
+def test_every_flag_of_a_clip_stands_in_the_table_of_flags() -> None:
+    listed = set(re.findall(r"`([a-z-]+)`", (ROOT / "docs/data.md").read_text("utf-8")))
+    records = (ROOT / "src/tgsr/records.py").read_text("utf-8")
+    repair = (ROOT / "src/tgsr/data/transcribe/repair.py").read_text("utf-8")
+    said = records.partition("# What `Clip.flags` can say")[2].partition("@dataclass")[0] + repair
+    flags = re.findall(r'^[A-Z_]+ = "([a-z-]+)"$', said, re.MULTILINE)
+    for file in (ROOT / "src/tgsr/data/corpora").glob("*.py"):
+        text = file.read_text("utf-8")
+        flags += re.findall(r'flag(?:s\b[^"\n]*|ged | )"([a-z]+(?:-[a-z]+)*)"', text)
+    assert {"no-speech", "words-cut", "empty-text", "events-cut", "video"} <= set(flags)
+    assert set(flags) <= listed
+
+
+def test_the_page_of_training_says_what_each_stage_trains() -> None:
+    (steps,) = (a for a in cli.parser(["train"])._actions if isinstance(a, argparse._SubParsersAction))
+    stages = next(a for a in steps.choices["train"]._actions if isinstance(a, argparse._SubParsersAction))
+    page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    assert sorted(stages.choices) == sorted(re.findall(r"^\| `tgsr train (\w+)` \|", page, re.MULTILINE))
+
+
+def test_the_readmes_map_has_every_file_and_room() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Map")[2].partition("\n## ")[0]
+    there = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "src/tgsr").iterdir()
+        if path.suffix == ".py" or any(path.glob("*.py"))
+    }
+    assert there - {"__init__.py"} <= set(re.findall(r"`([\w.]+/?)`", page))
+
+
 def test_what_the_readme_installs_first_brings_the_pages_that_it_opens_next() -> None:
     first = FENCED.findall((ROOT / "README.md").read_text(encoding="utf-8"))[0]
     assert "\npip install . " in first

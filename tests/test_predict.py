@@ -349,7 +349,11 @@ def test_answers_of_other_weights_or_decoding_do_not_mix(tmp_path: Path, change:
     if change == "nothing":
         assert predict_to_file(model, asked, path, out, cache, decoding) == (2, 0)
         return
-    says = r"before its files changed: .*model\.safetensors" if change == "weights" else r"now it is .*0\.7"
+    says = (
+        r"before its files changed: .*model\.safetensors"
+        if change == "weights"
+        else r"--temperature not given, now 0\.7"
+    )
     with pytest.raises(RecordError, match=rf"{says}.*--name"):
         predict_to_file(model, asked, path, out, cache, decoding)
     assert predict_to_file(model, asked, path, out, cache, decoding, name="other") == (4, 0)

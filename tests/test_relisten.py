@@ -155,7 +155,9 @@ def test_predictions_that_listened_again_are_not_mixed_with_others(lalm: Lalm, t
     for name, decoding in (("once", Decoding(50)), ("again", Decoding(50, relisten=True))):
         assert predict_to_file(lalm, asked, path, out, cache, decoding, name=name) == (1, 0)
     assert predict_to_file(lalm, asked, path, out, cache, Decoding(50), name="once") == (0, 0)
-    with pytest.raises(RecordError, match="has answered here"):
+    with pytest.raises(
+        RecordError, match=r"has answered here with --relisten True, now not given; --relisten-"
+    ):
         predict_to_file(lalm, asked, path, out, cache, Decoding(50), name="again")
 
 

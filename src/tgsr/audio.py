@@ -44,6 +44,7 @@ SIZES = {
 STREAMED_BYTES = 0x7FFF0000  # programs that write wav into a pipe claim 2 or 4 GiB, for want of the length
 
 CONVERT = "convert it with: ffmpeg -i IN -ac 1 -ar 16000 OUT.wav"
+SAY_RATE = "say rate and width, as they are: ffmpeg -f s16le -ar 16000 -ac 1 -i IN OUT.wav"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ def _counted(path: StrPath) -> sf.SoundFile | None:
     _require_file(path)
     name = os.fspath(path)
     if Path(name).suffix.lower() == ".raw":
-        raise AudioError(name, "raw samples have no header that gives their rate", CONVERT)
+        raise AudioError(name, "raw samples have no header that gives their rate", SAY_RATE)
     sound_track.require_all_of_wav(name)
     try:
         file = sf.SoundFile(os.fsencode(name))
@@ -313,7 +314,7 @@ def _frames_to_read(
         raise AudioError(
             name,
             f"{stop - start:.1f} s of audio are more than the {max_seconds:g} s allowed",
-            "crop it (start=, end=) or pass a larger max_seconds",
+            "cut it (start, end), or hear it in parts (--long-audio split; in Python a larger max_seconds)",
         )
     first, last = round(start * rate), round(stop * rate)
     if first >= last:

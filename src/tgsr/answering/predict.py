@@ -351,8 +351,13 @@ def _require_one_way(
     decoded = {key: value for key, value in decoded.items() if value is not None and key not in unused}
     files = hashes_of(files_of(model.name), known.get("files", {}))
     problem = None
-    if known and known.get("decoding") != decoded:
-        problem = f"{name} has answered here with {known.get('decoding')}, now it is {decoded}"
+    if known and (before := known.get("decoding") or {}) != decoded:
+        others = (
+            f"--{key.replace('_', '-')} {before.get(key, 'not given')}, now {decoded.get(key, 'not given')}"
+            for key in {**before, **decoded}
+            if before.get(key) != decoded.get(key)
+        )
+        problem = f"{name} has answered here with {'; '.join(others)}"
     elif known.get("files") and (names := changed(known["files"], files)):
         problem = f"{name} has answered here before its files changed: {', '.join(names[:3])}"
     if problem is not None:

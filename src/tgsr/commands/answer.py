@@ -46,13 +46,13 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     about = (
         "recordings (any sound or video file), or folders of them, and the question last; without a question a prompt "
         "that keeps models and transcripts, or, where lines are piped in, one question a line. With --phrase the "
-        f"question is the words to be located. {TAUGHT}"
+        "question is the words to be located"
     )
     flag("words", nargs="+", metavar="RECORDING", help=about)
     flag("--choice", action="append", default=[], help="an answer to choose from; give several")
     flag("--phrase", action="store_true", help="locate the words (stage 1's prompt)")
     flag("--json", action="store_true", help="one JSON object a question, and nothing else, on stdout")
-    flag("--model", help=f"{MODEL}. If not given: cascade, with --phrase {LOCATOR}")
+    flag("--model", help=f"{MODEL}. If not given: cascade, with --phrase {LOCATOR}. {TAUGHT}")
     about = f"writes the answer over the transcript, instead of quoting it: {shared.LLM}; short for --model cascade:LLM"
     flag("--llm", metavar="LLM", help=about)
     about = (
@@ -74,7 +74,7 @@ def add_ask(command: argparse.ArgumentParser) -> None:
     shared.add_config(command, Placement)
     shared.add_limits(command)
     shared.add_long_audio(command, windows=True)
-    example = 'tgsr ask recording.wav "Which digit is said right after seven?" --choice two --choice four'
+    example = 'tgsr ask recording.wav "When did she clean the house?"; tgsr ask talk.mp4 "caught in a trap" --phrase'
     shared.finish(command, ask, example)
 
 

@@ -47,7 +47,7 @@ FOR_PROGRAMS = frozenset(
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the defaults that say something, not None, False or an empty list, without the flags FOR_PROGRAMS."""
+    """Help with the defaults that say something, as one types them, without the flags FOR_PROGRAMS."""
 
     left_out = FOR_PROGRAMS
 
@@ -61,8 +61,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return [action for action in actions if action.required or action.dest not in self.left_out]
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_nothing = action.default is None or action.default is False or action.default == []
-        return action.help if says_nothing else super()._get_help_string(action)
+        default = action.default
+        if isinstance(default, list | tuple):
+            return f"{action.help} (default: {' '.join(map(str, default))})" if default else action.help
+        return action.help if default is None or default is False else super()._get_help_string(action)
 
 
 class _WholeHelp(_Help):

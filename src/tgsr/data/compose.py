@@ -474,7 +474,9 @@ def chosen(
     if not sentences:
         there = ", ".join(f"{n} of split {name}" for name, n in sorted(others.items())) or "none at all"
         why = f"; {len(bad)} cannot be used, the first ({bad[0].file}): {bad[0].error}" if bad else ""
-        raise BuildError(f"no sentence of split {split!r}: there is {there}{why}")
+        raise BuildError(
+            f"no sentence of split {split!r}: there are {there}{why}; --split says whose are composed"
+        )
     return sentences, bad
 
 

@@ -50,12 +50,20 @@ class SoundFolder:
 
     @classmethod
     def of(cls, folder: Path) -> SoundFolder:
-        """Every file below the folder with a suffix of audio, linked folders not entered.
+        """Every file below the folder with a suffix of audio; linked folders are entered, each folder once.
 
         RecordError where the folder is not there, or holds no such file.
         """
         by_name: dict[str, tuple[Path, ...]] = {}
-        for inside, _, names in os.walk(folder):
+        entered: set[str] = set()
+        for inside, folders, names in os.walk(folder, followlinks=True):
+            if (
+                real := os.path.realpath(inside)
+            ) in entered:  # by a link, which may lead to a folder above it
+                folders.clear()
+                continue
+            entered.add(real)
+            folders.sort()
             for name in sorted(names):
                 if os.path.splitext(name)[1].lower() in FORMATS:
                     bare = parts_of(name)[-1]
@@ -77,7 +85,8 @@ class SoundFolder:
         found = [path for rank, path in ranked if rank == best]
         if len(found) > 1:
             problem = f"{audio} may be {found[0]} or {found[1]}"
-            raise RecordError("audio", problem, remedy="give --audio a folder that holds one of them")
+            remedy = "give --audio a folder that holds one of them"
+            raise RecordError("audio", problem, str(self.folder), remedy=remedy)
         return found[0] if found else None
 
     def _rank(self, path: Path, audio: str, wanted: tuple[str, ...]) -> tuple[int, bool, int]:
