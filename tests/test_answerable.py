@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 
@@ -74,7 +75,12 @@ def test_a_training_that_was_stopped_has_the_weights_of_one_that_was_not(
     broken = trained(answerable, tmp_path / "broken")
     assert torch.equal(whole["model"]["ends.weight"], broken["model"]["ends.weight"])
     answerable.export(tmp_path / "broken")
-    assert answerable.ASSET.exists()
+    shipped = load_file(answerable.ASSET)
+    answerable.export(tmp_path / "whole")
+    assert torch.equal(shipped["ends.weight"], load_file(answerable.ASSET)["ends.weight"])
+    last = [weights["ends.weight"] for weights in whole["last"]]
+    assert len(last) == 2  # of the last stage alone
+    assert torch.equal(shipped["ends.weight"], ((last[0] + last[1]) / 2).half())
 
 
 def test_what_has_to_be_there_first_is_told(answerable: Any, tmp_path: Path) -> None:

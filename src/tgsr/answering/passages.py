@@ -159,9 +159,9 @@ LACKS = 0.15  # off where a number, a date or a colour is asked for and the pass
 A_SNATCH = 0.1  # off for a passage of fewer words than SNATCH: it is near to much
 LOOKED_AT = 20  # passages that are looked at word by word
 READ = 6  # of them, the best, are read together with the question
-SURETY = 0.06  # weight of a nat by which an answer in them is likelier than none
-ANSWERED = 0.29  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
-ANSWERED_ELSEWHERE = 0.45  # the same in another language than English, which the judge does not know
+SURETY = 0.1  # weight of a nat by which an answer in them is likelier than none
+ANSWERED = 0.14  # the best score, from which on the recording is taken to say it: see benchmarks/asking.py
+ANSWERED_ELSEWHERE = 0.38  # the same in another language than English, which the judge does not know
 _ONES = "one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty seventy eighty"
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
