@@ -53,6 +53,7 @@ ROWS = {  # as recipes/findings.sh names them, in the order of the table
     "relisten": "STA + GRPO, Eq. 3, re-listening",
     "clock-grounded": "STA with a clock + GRPO, grounded reward",
 }
+SHARED = "base"  # there is one, that all seeds start from
 WAYS = {  # of stage 1, as benchmarks/stage1_options.py names them
     "plain": "Stage 1",
     "clock": "with a clock on the aligned audio",
@@ -468,6 +469,9 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
             continue
         value, low, high = difference(rows[claim.first], rows[claim.second], claim.measure, bootstrap)
         verdict = "holds" if low > 0 else "does not hold" if high < 0 else "cannot tell"
+        once = any(row != SHARED and len(rows[row]) == 1 for row in (claim.first, claim.second))
+        if once and verdict != "cannot tell":
+            verdict = "one seed"
         column = MEASURES[claim.measure]
         told = "" if np.isnan(value) else f"{column.scale * value:+.{column.digits}f}"
         if told and not np.isnan(low):
@@ -484,7 +488,8 @@ def claims_of(world: str, rows: Mapping[str, Mapping[str, Run]], bootstrap: Boot
     heads = ("verdict", "measure", "difference of", "difference", "who says so")
     notes = [
         "Holds: the 95 % interval is above 0; does not hold: it is below; cannot tell: it has 0 in it. Of three seeds "
-        "an interval reaches from about the least to the greatest: it has the mean of all seeds three times in four."
+        "an interval reaches from about the least to the greatest: it has the mean of all seeds three times in four. "
+        "One seed: a row was trained once, and the interval is over clips alone."
     ]
     if single := [ROWS[row] for row, runs in rows.items() if len(runs) == 1]:
         notes.append(

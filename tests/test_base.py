@@ -20,7 +20,6 @@ from tgsr.engine.features import FeatureCache
 from tgsr.errors import OptionError, Stopped
 from tgsr.miniature.base import (
     SILENCE,
-    TimeCode,
     VoiceHead,
     course,
     frame_labels,
@@ -35,6 +34,7 @@ from tgsr.miniature.base import (
 from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import evidence_lesson, lessons, phrase_lessons, transcript_lesson
 from tgsr.models import mini
+from tgsr.models.clock import PERIODS, Clock
 from tgsr.models.mini import configuration, load_base, train_tokenizer, untrained
 from tgsr.records import Clip
 from tgsr.timeline import Word
@@ -77,7 +77,7 @@ def test_the_voice_head_tells_voices_apart_once_it_is_trained() -> None:
 
 
 def test_the_time_code_tells_any_two_frames_apart() -> None:
-    codes = TimeCode(16, 0.04)(250)
+    codes = Clock(16, PERIODS)(0.04 * (np.arange(250) + 0.5))
     distances = torch.cdist(codes, codes) + torch.eye(250) * 1e3
     assert distances.min() > 1e-2
 

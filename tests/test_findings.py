@@ -192,6 +192,8 @@ def test_of_what_was_not_measured_and_of_one_clip_nothing_can_be_told(findings: 
     assert quotes_are_less_true(findings, rows) == ("cannot tell", "+75.0")
     rows = rows_of(findings, "abcd", paper=[[1.0] * 4] * 2, without_grounding=[[0.0] * 4] * 2)
     assert quotes_are_less_true(findings, rows) == ("holds", "+100.0 [100.0, 100.0]")
+    rows = rows_of(findings, "abcd", paper=[[1.0] * 4], without_grounding=[[0.0] * 4] * 2)
+    assert quotes_are_less_true(findings, rows) == ("one seed", "+100.0 [100.0, 100.0]")
     rows = rows_of(findings, "abcd", paper=[some] * 2, without_grounding=[some] * 2)
     assert quotes_are_less_true(findings, rows) == ("cannot tell", "+0.0 [0.0, 0.0]")
 
