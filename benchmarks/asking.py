@@ -32,7 +32,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.cascade import Cascade, load_cascade
 from tgsr.answering.conversation import Conversation
-from tgsr.answering.passages import ANSWERED, ANSWERED_ELSEWHERE, Passages, evidence, matches
+from tgsr.answering.passages import Passages, evidence, least_score, matches
 from tgsr.data.transcribe.transcript import ENGLISH
 from tgsr.data.transcribe.whisper import SOURCE, Transcript
 from tgsr.models.packaged_weights import cache_folder
@@ -49,11 +49,6 @@ class Recording(msgspec.Struct, frozen=True):
     kind: str
     words: list[tuple[str, float, float]]
     language: str = ENGLISH
-
-    @property
-    def threshold(self) -> float:
-        """The package's."""
-        return ANSWERED if self.language == ENGLISH else ANSWERED_ELSEWHERE
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -155,7 +150,7 @@ def measure(cascade: Cascade, folder: Path, heard: bool = False, show: bool = Fa
     """Asks all questions, prints the table, and returns what came out."""
     passages, least = {}, {}
     for recording in rows(folder / "recordings.jsonl", Recording):
-        least[recording.audio] = recording.threshold
+        least[recording.audio] = least_score(recording.language)
         if heard:
             passages[recording.audio] = cascade.passages(cascade.spoken_in(folder / recording.audio))
         else:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,6 @@ class WithTicks(AudioFlamingo3):
         return re.sub(r"<\|(\d+\.\d)\|>", r"\1", super().text(ids))
 
 
-def plain(lalm: Lalm) -> Lalm:
-    return lalm
-
-
 def with_ticks(lalm: Lalm) -> Lalm:
     """New rows begin as the mean of the rows of the digits that a time is written with."""
     times = [f"{tick * TICK:.1f}" for tick in range(round(LONGEST / TICK) + 1)]
@@ -76,11 +72,7 @@ def with_ticks(lalm: Lalm) -> Lalm:
     for table in (lalm.language_model.get_input_embeddings().weight, lalm.lm_head.weight):
         with torch.no_grad():
             table[before:] = torch.stack([table[of_time].mean(0) for of_time in digits])
-    return as_kind(lalm, WithTicks)
-
-
-def as_kind(lalm: Lalm, kind: type[AudioFlamingo3]) -> AudioFlamingo3:
-    return kind(lalm.name, lalm.inner, lalm.tokenizer, lalm.feature_extractor, lalm.max_seconds)
+    return WithTicks(lalm.name, lalm.inner, lalm.tokenizer, lalm.feature_extractor, lalm.max_seconds)
 
 
 def train_new_rows(lalm: Lalm) -> None:
@@ -140,19 +132,15 @@ class SoftDigits:
         return found
 
 
-WAYS: dict[str, Callable[[Lalm], Lalm]] = {
-    "plain": plain,
-    "clock": plain,
-    "soft": plain,
-    "tokens": with_ticks,
-}
+WAYS = ("plain", "clock", "soft", "tokens")
 
 
 def train_and_ask(way: str, config: StaConfig, out: Path, tests: list[Path], spread: float) -> None:
     cache = FeatureCache(cache_folder() / "features")
 
     def loaded(name: str, placement: Placement) -> Lalm:
-        return WAYS[way](load(name, placement))
+        lalm = load(name, placement)
+        return with_ticks(lalm) if way == "tokens" else lalm
 
     questions = read_questions(config.questions)
     with start_run("sta", config, config.questions, out, cache, loaded) as run:

@@ -380,7 +380,7 @@ def teach(model: AnswerFinder, folder: Path, n: int, state: dict[str, Any]) -> N
         optimizer.load_state_dict(state["optimizer"])
     rounds = (examples(folder, False, random.Random(seed), stage) for seed in itertools.count())
     held_out = examples(folder, True, random.Random(0), stage)[:240]
-    kept: list[dict[str, Tensor]] = state.get("last", [])
+    last: list[dict[str, Tensor]] = state.get("last", [])
     losses = []
     for step, batch in enumerate(itertools.islice(batches(rounds), stage.steps)):
         if step < state["step"]:
@@ -398,8 +398,8 @@ def teach(model: AnswerFinder, folder: Path, n: int, state: dict[str, Any]) -> N
         losses.append(loss.item())
         if (step + 1) % KEPT_EVERY == 0 or step + 1 == stage.steps:
             shipped = {name: w.clone() for name, w in model.state_dict().items() if name.startswith(SHIPPED)}
-            kept = [*kept, shipped][-MEAN_OF:]
-            keep = {"stage": n, "step": step + 1, "random": torch.get_rng_state(), "last": kept}
+            last = [*last, shipped][-MEAN_OF:]
+            keep = {"stage": n, "step": step + 1, "random": torch.get_rng_state(), "last": last}
             half = folder / "kept.half"
             torch.save({**keep, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, half)
             half.replace(folder / "kept.pt")

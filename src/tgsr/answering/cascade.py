@@ -34,10 +34,10 @@ from tgsr.answering.citing import SAME, bare_words, find_phrase, marked, relevan
 from tgsr.answering.named_speakers import named
 from tgsr.answering.passages import (
     ANSWERED,
-    ANSWERED_ELSEWHERE,
     Match,
     Passages,
     evidence,
+    least_score,
     lines_by_speaker,
     matches,
 )
@@ -216,11 +216,8 @@ class Cascade(Responder):
             who = ", ".join(spoken.speakers)
             return Failed(f"the question is about {asked.unknown[0]!r}; who speaks here: {who}")
         if isinstance(self.llm, ByQuotation):
-            is_english = spoken.transcript.language in (None, ENGLISH)
-            threshold = ANSWERED if is_english else ANSWERED_ELSEWHERE
-            return self.llm.answer(
-                self.ranked(question.question, question.choices, [spoken]), question, threshold
-            )
+            ranked = self.ranked(question.question, question.choices, [spoken])
+            return self.llm.answer(ranked, question, least_score(transcript.language))
         lines = lines_in_time(transcript.words, asked.speakers)
         written = self.llm.answer(lines, question, decoding, self.system)
         if isinstance(written, Failed):

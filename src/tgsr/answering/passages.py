@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tgsr.answering.citing import COMMON, bare_words, relevance
-from tgsr.data.transcribe.transcript import ABBREVIATED, Line, lines_of
+from tgsr.data.transcribe.transcript import ABBREVIATED, ENGLISH, Line, lines_of
 from tgsr.disk.whole import whole
 from tgsr.models.answer_finder import AnswerFinder
 from tgsr.models.sentence_embeddings import SentenceEmbeddings
@@ -237,6 +237,11 @@ def matches(
 
 CITED_MOST = 2  # passages
 CLOSE = 0.3  # a second passage is cited where it scores no less than that below the best
+
+
+def least_score(language: str | None) -> float:
+    """From which score of its best passage on a recording in that language is taken to say it; None is English."""
+    return ANSWERED if language in (None, ENGLISH) else ANSWERED_ELSEWHERE
 
 
 def evidence(ranked: Sequence[Match], threshold: float = ANSWERED) -> list[Line]:

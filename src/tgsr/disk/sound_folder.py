@@ -57,9 +57,8 @@ class SoundFolder:
         by_name: dict[str, tuple[Path, ...]] = {}
         entered: set[str] = set()
         for inside, folders, names in os.walk(folder, followlinks=True):
-            if (
-                real := os.path.realpath(inside)
-            ) in entered:  # by a link, which may lead to a folder above it
+            real = os.path.realpath(inside)
+            if real in entered:  # by a link, which may lead to a folder above it
                 folders.clear()
                 continue
             entered.add(real)

@@ -35,7 +35,7 @@ from tgsr.miniature.base_config import BaseConfig
 from tgsr.miniature.lessons import Habits, TextLesson, drill, habits_with, lessons, talking_lessons, written
 from tgsr.miniature.muon import Muon
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
-from tgsr.models.clock import Clock
+from tgsr.models.clock import PERIODS, Clock
 from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.mini import assets, load_base, save_base, train_tokenizer, untrained
 from tgsr.records import Clip
@@ -44,7 +44,6 @@ from tgsr.training.run import start_alone
 from tgsr.training.steps import cosine, step_or_stop
 from tgsr.training.stop import Stop
 
-PERIODS = (20.0, 10.0, 5.0, 2.5, 1.0, 0.5, 0.25)  # seconds, of the time code
 SILENCE = len(DIGITS)  # the class of a frame without a word, and of a word that was never said
 N_HISTORY = 3  # a frame is asked for the last three words that had begun
 Heard = Literal["plain", "timed", "read"]  # how a clip comes into a lesson
@@ -399,7 +398,7 @@ def _train_base(run: RunFolder, config: BaseConfig, cache: FeatureCache, stop: S
     torch.manual_seed(config.seed)
     width = lalm.aligner.linear_2.out_features
     voices = sorted({str(word.speaker) for clip, _ in heard for word in clip.words})
-    code = Clock(width, PERIODS)
+    code = Clock(width, PERIODS[::-1])  # the time code; the order is that of runs of before
     n_voices = len(voices)
     heads = Heads(FrameHeads(width), WordHeads(width), VoiceHead(width, n_voices), VoiceHead(width, n_voices))
     trained = nn.ModuleDict(

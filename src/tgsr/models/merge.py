@@ -43,21 +43,21 @@ def merge(lalm: Lalm, out: Path) -> Path:
             "for; use the adapter on its base"
         )
     merge_lora(lalm)
-    model: Any = lalm.model
     about = {"from": lalm.name, "base": lalm.base}
     with whole_folder(out) as half:
         if isinstance(lalm, Whisper):
             about["times"] = lalm.times
-            _save_whisper(lalm, model, half)
+            _save_whisper(lalm, half)
         else:
-            _save_all(lalm, model, half)
+            _save_all(lalm, half)
         _save_processor(lalm, half)
         write_whole(half / MERGED_FILE, json.dumps(about, indent=1) + "\n")
     return out
 
 
-def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
+def _save_all(lalm: Lalm, folder: Path) -> None:
     """The model with its aligner, all in the decoder's width, and what else the base's checkpoint holds."""
+    model: Any = lalm.model
     head: Any = lalm.lm_head
     embedding: Any = lalm.language_model.get_input_embeddings()
     if head.weight is embedding.weight and not model._tied_weights_keys:  # mini-lm's, by hand
@@ -69,8 +69,9 @@ def _save_all(lalm: Lalm, model: Any, folder: Path) -> None:
     _carry_over(lalm.base, folder, str(model.dtype).removeprefix("torch."))
 
 
-def _save_whisper(lalm: Lalm, model: Any, folder: Path) -> None:
+def _save_whisper(lalm: Lalm, folder: Path) -> None:
     """The official class, without the aligner, which has no place in it and stands beside it."""
+    model: Any = lalm.model
     aligner = model.model.aligner
     del model.model.aligner
     model.save_pretrained(str(folder), max_shard_size=SHARD)

@@ -63,12 +63,13 @@ def points(text: str) -> list[Time]:
     for i, time in enumerate(times):
         before = gaps[i - 1] if i else text[max(0, time.at - BEFORE) : time.at]
         after = text[time.stop : time.stop + AFTER]
-        is_another = bool(found) and found[-1] is times[i - 1] and _ANOTHER.fullmatch(before) is not None
+        is_listed = bool(found) and found[-1] is times[i - 1] and _ANOTHER.fullmatch(before) is not None
         is_named = _NAMED.search(before) is not None or (
             not time.unit and before.endswith(" ") and _NAMED_ABROAD.search(before) is not None
         )
         if not time.unit:
-            counts[i] |= is_named or (is_another and not times[i - 1].unit and counts[i - 1])
+            counts[i] |= is_named or (is_listed and not times[i - 1].unit and counts[i - 1])
+        is_another = is_listed and counts[i] == counts[i - 1]
         is_in_time = time.seconds < _YEARS
         if not (counts[i] or time.unit == "clock" or (time.is_mark and is_in_time)) or (
             is_named and not is_in_time
@@ -79,10 +80,9 @@ def points(text: str) -> list[Time]:
         )
         if is_adjective or LATER_AFTER.match(after) or _RUNS_ON.match(after) or _RATE_BEFORE.search(before):
             continue
-        is_another = is_another and (counts[i] == counts[i - 1])
         if _AND_ANOTHER.match(after) and not (is_another or is_named or _AT_BEFORE.search(before)):
             continue
-        if (time.unit == "clock" or not time.unit) and OTHER_MEASURE.match(after):
+        if time.unit in ("clock", "") and OTHER_MEASURE.match(after):
             continue
         is_placed = (
             time.is_mark

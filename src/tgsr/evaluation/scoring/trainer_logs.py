@@ -88,8 +88,10 @@ def _answers_ours(row: Row) -> bool:
     """Whether a row that says no step answers what `tgsr export` wrote: such rows answer anything."""
     if not any(columns <= row.keys() for columns in ANSWERS):
         return False
-    (logged,) = _logged(row)
-    return logged.kept is not None or any(mark in _squeezed(logged.prompt) for mark in (_CHOICE, _PHRASE))
+    return any(
+        logged.kept is not None or any(mark in _squeezed(logged.prompt) for mark in (_CHOICE, _PHRASE))
+        for logged in _logged(row)
+    )
 
 
 def log_files(path: Path) -> list[Path]:
