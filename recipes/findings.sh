@@ -270,7 +270,14 @@ control() {
         --conditions silenced evidence-only evidence-removed --out "$OUT/controls"
 }
 step controls 20 control
-behave() { tgsr behaviour "$OUT"/answers/digits/*.jsonl --out "$OUT/behaviour"; }
+behave() { # the first questions of each split: Whisper hears each cited span
+    local file
+    mkdir -p "$OUT/heard"
+    for file in "$OUT"/answers/digits/*.jsonl; do
+        head -n $(((CLIPS + 2) / 3)) "$file" > "$OUT/heard/$(basename "$file")"
+    done
+    tgsr behaviour "$OUT"/heard/*.jsonl --out "$OUT/behaviour"
+}
 step behaviour 20 behave
 run
 python "$(dirname "$0")/../benchmarks/findings.py" gather "$OUT" --out "$OUT/findings.json.gz"

@@ -206,10 +206,10 @@ def test_steps_can_be_recorded_what_they_read_and_write_stays_in_its_place() -> 
     places: set[tuple[int, ...]] = set()
     with torch.no_grad():
         for n in range(8):
-            ids_B = torch.tensor([5, 6, 7]) + n
+            embeds_BD = lalm.embed(torch.tensor([5, 6, 7]) + n)
             for cache in caches:
                 cache.extend()
-            free, fixed = (step(ids_B, position_B + n) for step in steps)
+            free, fixed = (step(embeds_BD, position_B + n) for step in steps)
             assert torch.allclose(free, fixed, atol=1e-5)
             held = [*caches[1].keys.values(), *caches[1].values.values(), caches[1].new_N]
             masks = [m for shown in caches[1].shown.values() for m in (shown.prefix_mask, shown.own_mask)]

@@ -97,12 +97,12 @@ def plain_logps(
 
 def test_log_probs_are_those_of_one_whole_sequence(lalm: Lalm) -> None:
     prefix, prompts = heard(lalm, 2)
-    owners = [0, 1]
+    owners = [0, 1, 0]
     asked = [prompts[owner] for owner in owners]
     how: dict[str, Any] = {"max_new_tokens": 60, "temperature": 0.7, "top_p": 0.9}
-    how |= {"uniform_BN": uniforms(2, 60, 3)}
+    how |= {"uniform_BN": uniforms(3, 60, 3)}
     drawn = sample(prefix, owners, asked, relisten_frames=60, **how)
-    assert sum(bool(one.again) for one in drawn) == 2
+    assert sum(bool(one.again) for one in drawn) >= 2
     assert all(sum(a.stop - a.first for a in one.again) <= 60 for one in drawn)
     branches = [
         Branch(owner, prompt, one.row) for owner, prompt, one in zip(owners, asked, drawn, strict=True)
@@ -120,6 +120,12 @@ def test_log_probs_are_those_of_one_whole_sequence(lalm: Lalm) -> None:
             assert not torch.allclose(
                 plain_logps(lalm, prefix, owners[b], asked[b], other, 0.7), theirs, atol=1e-2
             )
+    # Nor does it matter who else is drawn: one alone takes all of its frames in at once.
+    for b, one in enumerate(drawn):
+        apart = {**how, "uniform_BN": how["uniform_BN"][b : b + 1]}
+        (alone,) = sample(prefix, owners[b : b + 1], asked[b : b + 1], relisten_frames=60, **apart)
+        assert (alone.ids, alone.again, alone.cut) == (one.ids, one.again, one.cut)
+        assert torch.allclose(torch.tensor(alone.logps), torch.tensor(one.logps), atol=3e-5)
     # Until the first citation nothing is otherwise.
     for one, other in zip(drawn, sample(prefix, owners, asked, **how), strict=True):
         same = one.again[0].n_tokens if one.again else len(one.ids)

@@ -27,7 +27,7 @@ from tgsr.models.lalm import Lalm, device_of
 from tgsr.models.placement import Quantize
 
 Map = Callable[[Tensor], Tensor]  # x -> as many numbers as x
-Step = Callable[[Tensor, Tensor], Tensor]  # ids_B, position_B -> logits_BV
+Step = Callable[[Tensor, Tensor], Tensor]  # embeds_BD, position_B -> logits_BV
 KNOWN = {
     *("GraniteDecoderLayer", "Gemma4TextDecoderLayer", "Gemma4UnifiedTextDecoderLayer", "LlamaDecoderLayer"),
     *("MistralDecoderLayer", "Phi4MultimodalDecoderLayer", "Qwen2DecoderLayer", "Qwen2_5OmniDecoderLayer"),
@@ -271,7 +271,8 @@ class PlainDecoder:
         return not any(map(has_experts, self.lalm.language_model.layers))
 
     def steps(self, cache: BranchCache, first: int, n: int) -> Step:
-        """What decodes on from `cache`: tokens and their positions, first to first + n, -> logits, B x V, float32.
+        """What decodes on from `cache`: embeddings, B x D, and their positions, first to first + n, -> logits, B x V,
+        float32.
 
         `cache.extend()` comes before each.
         """
@@ -322,9 +323,9 @@ class Rollout:
     turned: dict[str, tuple[Tensor, Tensor]]
     added: Tensor | None
 
-    def step(self, ids_B: Tensor, position_B: Tensor) -> Tensor:
+    def step(self, embeds_BD: Tensor, position_B: Tensor) -> Tensor:
         """As PlainDecoder.steps says."""
-        return self.logits(self.decoder.lalm.embed(ids_B)[:, None], position_B[:, None])
+        return self.logits(embeds_BD[:, None], position_B[:, None])
 
     def logits(self, embeds_BND: Tensor, position_BN: Tensor) -> Tensor:
         """As PlainDecoder.logits says."""
@@ -419,20 +420,20 @@ class Captured:
     The cache is one with `fixed`; a step may not wait for the device, as one of a mixture of experts does.
     """
 
-    def __init__(self, step: Step, ids_B: Tensor, position_B: Tensor) -> None:
-        self.ids_B, self.position_B = ids_B.clone(), position_B.clone()
+    def __init__(self, step: Step, embeds_BD: Tensor, position_B: Tensor) -> None:
+        self.embeds_BD, self.position_B = embeds_BD.clone(), position_B.clone()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # makes what is made once; a step that runs again writes the same
             for _ in range(3):
-                step(self.ids_B, self.position_B)
+                step(self.embeds_BD, self.position_B)
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.logits_BV = step(self.ids_B, self.position_B)
+            self.logits_BV = step(self.embeds_BD, self.position_B)
 
-    def __call__(self, ids_B: Tensor, position_B: Tensor) -> Tensor:
-        self.ids_B.copy_(ids_B)
+    def __call__(self, embeds_BD: Tensor, position_B: Tensor) -> Tensor:
+        self.embeds_BD.copy_(embeds_BD)
         self.position_B.copy_(position_B)
         self.graph.replay()
         return self.logits_BV

@@ -8,15 +8,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from tgsr.engine.branch_attention import attention_as
 from tgsr.engine.branch_cache import NAME, BranchCache, KeyValues, prefill
@@ -104,9 +102,7 @@ class ByModules:
 
     def steps(self, cache: BranchCache, first: int, n: int) -> Step:
         """As PlainDecoder.steps."""
-        return lambda ids_B, position_B: self.logits(
-            cache, self.lalm.embed(ids_B[:, None]), position_B[:, None]
-        )
+        return lambda embeds_BD, position_B: self.logits(cache, embeds_BD[:, None], position_B[:, None])
 
 
 Decoder = PlainDecoder | ByModules
@@ -176,82 +172,19 @@ def sample(
         for first in range(0, len(group), at_once):
             some = group[first : first + at_once]
             clips = sorted({heard.index(owners[b]) for b in some})
-            draw_on = partial(
-                _sample_together,
+            answers = _sample_together(
                 decoder,
                 prefix.only([heard[clip] for clip in clips]),
                 keys_and_values.of(clips),
-                temperature=temperature,
-                top_p=top_p,
-            )
-            places = [clips.index(heard.index(owners[b])) for b in some]
-            n_frames = [prefix.n_frames[owners[b]] for b in some]
-            answers = _listening_again(
-                draw_on,
-                prefix.lalm,
-                places,
+                [clips.index(heard.index(owners[b])) for b in some],
                 [prompts[b] for b in some],
                 uniform_BN[some],
-                n_frames,
-                relisten_frames,
+                temperature=temperature,
+                top_p=top_p,
+                relisten_frames=relisten_frames,
             )
             sampled |= zip(some, answers, strict=True)
     return [sampled[b] for b in range(n)]
-
-
-Drawn = Callable[[Sequence[int], Sequence[Sequence[int]], Tensor, Sequence["Stop"]], list[Sampled]]
-Stop = Callable[[list[int]], bool]  # whether a branch leaves the batch after these new tokens
-
-
-def _listening_again(
-    draw_on: Drawn,
-    lalm: Lalm,
-    owners: Sequence[int],
-    prompts: Sequence[Sequence[int]],
-    uniform_BN: Tensor,
-    n_frames: Sequence[int],
-    most: int,
-) -> list[Sampled]:
-    """Rounds of `_sample_together`: a branch that has cited leaves, and goes on in the next one with what it cited.
-
-    Its own tokens are then its prompt's, so that all its numbers are those of one sequence. Without frames one round.
-    """
-    limit = uniform_BN.shape[1]
-    responses = [Sampled((), True, ()) for _ in prompts]
-    going = list(range(len(prompts)))
-    while going:
-        before = [responses[b] for b in going]
-
-        def due(b: int, ids: Sequence[int]) -> Again | None:
-            if not most:
-                return None
-            so_far = responses[b]
-            return next_again(lalm, (*so_far.ids, *ids), so_far.again, n_frames[b], most)
-
-        def leaves(b: int, ids: list[int]) -> bool:
-            return len(responses[b].ids) + len(ids) == limit or due(b, ids) is not None
-
-        drawn = draw_on(
-            [owners[b] for b in going],
-            [(*prompts[b], *responses[b].row) for b in going],
-            pad_sequence([uniform_BN[b, len(responses[b].ids) :] for b in going], True),
-            [partial(leaves, b) for b in going],
-        )
-        still = []
-        for b, first, more in zip(going, before, drawn, strict=True):
-            is_whole = not more.cut or more.failed or len(first.ids) + len(more.ids) == limit
-            again = None if is_whole else due(b, more.ids)
-            responses[b] = Sampled(
-                first.ids + more.ids,
-                more.cut,
-                first.logps + more.logps,
-                more.failed,
-                first.entropies + more.entropies,
-                first.again if again is None else (*first.again, again),
-            )
-            still += [] if again is None else [b]
-        going = still
-    return responses
 
 
 def pad_left(rows: Sequence[Sequence[int]], value: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -283,21 +216,23 @@ def _sample_together(
     owners: Sequence[int],
     prompts: Sequence[Sequence[int]],
     uniform_BN: Tensor,
-    stops: Sequence[Stop],
     *,
     temperature: float,
     top_p: float,
+    relisten_frames: int,
 ) -> list[Sampled]:
-    """`sample` for one batch, whose clips' keys are `kept`; uniform_BN holds a random number for each token that a
-    branch may get, and `stops` say where it leaves before it has ended.
+    """`sample` for one batch, whose clips' keys are `kept`.
+
+    A branch that has cited takes its frames in while others draw; together, where all that go on wait for theirs.
     """
     lalm, device = prefix.lalm, device_of(prefix.lalm)
     max_new_tokens = uniform_BN.shape[1]
+    most = max_new_tokens + relisten_frames
     owners_B = torch.tensor(list(owners), device=device)
     ids_BT, visible_BT = pad_left(prompts, lalm.pad_id, device)
     n_prompt = ids_BT.shape[1]
     is_captured = device.type == "cuda" and decoder.is_capturable
-    cache = BranchCache(kept, owners_B, n_prompt + max_new_tokens, fixed=is_captured)
+    cache = BranchCache(kept, owners_B, n_prompt + most, fixed=is_captured)
     length_B, n_prompt_B = kept.lengths_C[owners_B], visible_BT.sum(1)
     start_B = length_B + n_prompt_B - n_prompt  # of the row, its padding included
 
@@ -310,44 +245,67 @@ def _sample_together(
     )
     position_B = length_B + n_prompt_B
     first = int(position_B.min())
-    step = decoder.steps(cache, first, int(position_B.max()) + max_new_tokens - first)
+    step = decoder.steps(cache, first, int(position_B.max()) + most - first)
     captured: Captured | None = None
     uniform_BN = uniform_BN.to(device)
     new: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
     entropies: list[list[float]] = [[] for _ in prompts]
     failed = [""] * len(prompts)
+    again: list[list[Again]] = [[] for _ in prompts]
+    fed: list[list[int]] = [[] for _ in prompts]  # what a branch still takes in before its next draw
     done = [False] * len(prompts)
     alive = list(range(len(prompts)))
     alive_B = torch.arange(len(prompts), device=device)
-    for n_new in range(1, max_new_tokens + 1):
-        next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive_B, n_new - 1])
+    while True:
+        place_B = torch.tensor([min(len(new[b]), max_new_tokens - 1) for b in alive], device=device)
+        next_B, logp_B = draw(logits_BV, temperature, top_p, uniform_BN[alive_B, place_B])
         entropy_B = entropy(logits_BV, temperature).tolist() if temperature else [None] * len(alive)
         for b, token, logp, spread in zip(alive, next_B.tolist(), logp_B.tolist(), entropy_B, strict=True):
-            if not done[b]:
-                if not math.isfinite(logp):
-                    failed[b], token = NOT_FINITE, lalm.eos_id
-                new[b].append(token)
-                logps[b].append(logp)
-                entropies[b] += [] if spread is None else [spread]
-                done[b] = _ended(lalm, new[b]) or stops[b](new[b])
+            if fed[b] or done[b]:
+                continue
+            if not math.isfinite(logp):
+                failed[b], token = NOT_FINITE, lalm.eos_id
+            new[b].append(token)
+            logps[b].append(logp)
+            entropies[b] += [] if spread is None else [spread]
+            fed[b] = [token]
+            done[b] = _ended(lalm, new[b]) or len(new[b]) == max_new_tokens
+            if relisten_frames and not done[b]:
+                n_frames = prefix.n_frames[owners[b]]
+                if heard := next_again(lalm, new[b], again[b], n_frames, relisten_frames):
+                    again[b].append(heard)
+                    fed[b] += heard.ids
         keep = [row for row, b in enumerate(alive) if not done[b]]
-        if not keep or n_new == max_new_tokens:
+        if not keep:
             break
         if len(keep) <= LEAVE_AT * len(alive):
             rows = torch.tensor(keep, device=device)
             cache.select(rows)
-            position_B, next_B, alive_B = position_B[rows], next_B[rows], alive_B[rows]
+            position_B, alive_B = position_B[rows], alive_B[rows]
             alive = [alive[row] for row in keep]
             captured = None
-        cache.extend()
-        if is_captured and captured is None:
-            captured = Captured(step, next_B, position_B)
-        logits_BV = (captured or step)(next_B, position_B)
-        position_B = position_B + 1
+        n_fed = min(len(fed[b]) for b in alive if not done[b])
+        ids_BN = torch.tensor(
+            [[lalm.eos_id] * n_fed if done[b] else fed[b][:n_fed] for b in alive], device=device
+        )
+        fed = [ids[n_fed:] for ids in fed]
+        embeds_BND = prefix.embed(ids_BN, cache.owners_B[:, None].expand_as(ids_BN))
+        if n_fed > 1:
+            captured = None
+            cache.extend(torch.ones_like(ids_BN, dtype=torch.bool))
+            logits_BV = decoder.logits(
+                cache, embeds_BND, position_B[:, None] + torch.arange(n_fed, device=device)
+            )
+        else:
+            cache.extend()
+            if is_captured and captured is None:
+                captured = Captured(step, embeds_BND[:, 0], position_B)
+            logits_BV = (captured or step)(embeds_BND[:, 0], position_B)
+        position_B = position_B + n_fed
     return [
-        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_branch), reason, tuple(spread))
-        for ids, of_branch, reason, spread in zip(new, logps, failed, entropies, strict=True)
+        Sampled(tuple(ids), not _ended(lalm, ids), tuple(of_ids), reason, tuple(spread), tuple(heard_again))
+        for ids, of_ids, reason, spread, heard_again in zip(new, logps, failed, entropies, again, strict=True)
     ]
 
 
