@@ -30,14 +30,7 @@ from tgsr.data.alignments.json_rows import (
     words_of,
 )
 from tgsr.data.alignments.services import SERVICES
-from tgsr.data.alignments.timed import (
-    DECIMALS,
-    Cue,
-    Timed,
-    UnknownFormat,
-    completed,
-    shared_out,
-)
+from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, UnknownFormat, completed, shared_out
 from tgsr.errors import AlignmentError
 
 

@@ -9,16 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from tgsr.data.alignments.cues import (
-    USUAL,
-    Format,
-    Layout,
-    Subtitle,
-    is_parted,
-    joined,
-    sentences,
-    subtitles,
-)
+from tgsr.data.alignments.cues import USUAL, Format, Layout, Subtitle, is_parted, joined, sentences, subtitles
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.transcribe.speech import shortened
 from tgsr.records import CHANNEL, Clip, as_row

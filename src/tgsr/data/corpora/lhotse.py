@@ -84,12 +84,7 @@ def _cut(cut: Entry, folder: Path, given: Given) -> tuple[Clip, list[Bad]]:
 
 
 def _clip(
-    id_: str,
-    recording: Entry,
-    channel: int | None,
-    supervisions: Sequence[Entry],
-    folder: Path,
-    given: Given,
+    id_: str, recording: Entry, channel: int | None, supervisions: Sequence[Entry], folder: Path, given: Given
 ) -> tuple[Clip, list[Bad]]:
     """The clip of a recording, or of one of its channels, with what is said in it, and what of that has no time."""
     factor = _slowed(recording)
