@@ -40,9 +40,8 @@ def pieced(pieces: Sequence[Timed]) -> list[Timed]:
 def objects_in(values: object, what: str) -> list[tuple[str, Row]]:
     """Where each object of a list is, and it."""
     if not isinstance(values, list):
-        raise AlignmentError(
-            f"has no list of {what.rpartition(', ')[2]}s" + (f" in {what}" if "," in what else ""), REMEDY
-        )
+        inside = f" in {what}" if "," in what else ""
+        raise AlignmentError(f"has no list of {what.rpartition(', ')[2]}s{inside}", REMEDY)
     for n, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise AlignmentError(f"{what} {n} must be an object, got {value!r:.60}", "correct it")

@@ -138,9 +138,11 @@ def table(text: str) -> Iterator[Timed]:
     """Columns between tabs: start, end, word, and speaker and confidence, in seconds; or Whisper's own start, end, text
     of a cue, in milliseconds.
     """
-    remedy = (
-        "its columns are start, end, word, speaker, confidence (seconds), or start, end, text (milliseconds)"
+    seconds, milliseconds = (
+        "start, end, word, speaker, confidence (seconds)",
+        "start, end, text (milliseconds)",
     )
+    remedy = f"its columns are {seconds}, or {milliseconds}"
     header, *rows = text.split("\n")
     names = header.split("\t")
     cues = []

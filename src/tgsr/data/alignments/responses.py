@@ -127,9 +127,8 @@ def _whisper_cpp(document: Row) -> Iterable[Timed] | None:
     elif is_by_token([str(entry.get("text") or "") for _, entry in rows]):  # -ml 1
         tokens = [rows]
     else:
-        return shared_out(
-            [cue_of("whisper.cpp", entry.get("text"), _offsets(entry, where), where) for where, entry in rows]
-        )
+        cues = [(where, entry.get("text"), _offsets(entry, where)) for where, entry in rows]
+        return shared_out([cue_of("whisper.cpp", text, span, where) for where, text, span in cues])
     return chain.from_iterable(pieced(list(map(_token, of_entry))) for of_entry in tokens)
 
 
@@ -154,9 +153,8 @@ def _pipeline(document: Row) -> Iterable[Timed] | None:
     for where, chunk in objects_in(chunks, "chunk"):
         pair = chunk.get("timestamp")
         start, end = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
-        cues.append(
-            cue_of("transformers", chunk.get("text"), span_of({"start": start, "end": end}, where), where)
-        )
+        span = span_of({"start": start, "end": end}, where)
+        cues.append(cue_of("transformers", chunk.get("text"), span, where))
     return shared_out(cues)
 
 
@@ -177,11 +175,8 @@ def _json3(document: Row) -> Iterable[Timed] | None:
 
 
 def _vosk(document: Row) -> Iterable[Timed] | None:
-    return (
-        words_of(objects_in(result, "word"), "vosk")
-        if isinstance(result := document.get("result"), list)
-        else None
-    )
+    result = document.get("result")
+    return words_of(objects_in(result, "word"), "vosk") if isinstance(result, list) else None
 
 
 def _montreal(document: Row) -> Iterable[Timed] | None:

@@ -167,9 +167,8 @@ def _labels(clip: Clip) -> str:
 
 def _rttm(clip: Clip) -> str:
     """Turns: those that the clip has, else the words of one speaker after another. What `--speakers` reads."""
-    turns = [
-        (e.start, e.end, e.label.removeprefix(SPEAKER)) for e in clip.events if e.label.startswith(SPEAKER)
-    ]
+    events = [event for event in clip.events if event.label.startswith(SPEAKER)]
+    turns = [(event.start, event.end, event.label.removeprefix(SPEAKER)) for event in events]
     if not turns:
         for word in in_order(clip.words):
             if word.speaker and turns and turns[-1][2] == word.speaker:
