@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,8 @@ def _bare(name: str) -> str:
 
 def _own_name(name: str, corpus: str | None) -> str:
     """The bare name without the beginning that it shares with its corpus', where that is three letters or more."""
-    n_shared = next((n for n, (a, b) in enumerate(zip(name, corpus or "", strict=False)) if a != b), 0)
-    return name[n_shared:] if n_shared >= 3 else name
+    n_shared = [*map(eq, name, corpus or ""), False].index(False)
+    return name[n_shared:] or name if n_shared >= 3 else name
 
 
 # --- which sentences a clip has ------------------------------------------------------------------------------------
