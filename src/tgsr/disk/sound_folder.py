@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 
 from tgsr.errors import RecordError
@@ -90,8 +91,5 @@ class SoundFolder:
 
     def _rank(self, path: Path, audio: str, wanted: tuple[str, ...]) -> tuple[int, bool, int]:
         parts = parts_of(path.relative_to(self.folder).as_posix())
-        n_alike = next(
-            (n for n, (a, b) in enumerate(zip(parts[::-1], wanted[::-1], strict=False)) if a != b), None
-        )
-        n_alike = min(len(parts), len(wanted)) if n_alike is None else n_alike
+        n_alike = [*map(eq, parts[::-1], wanted[::-1]), False].index(False)
         return n_alike, audio.lower().endswith(path.suffix.lower()), -len(parts)
