@@ -127,16 +127,14 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
         segment = _segment(rest) if rows is segments else Segment(utterance)
         used.put(segment.recording)
         if first := there.put_new(utterance, entry.where) or next(iter(ids.get(utterance)), None):
-            raise RecordError(
-                None, f"{utterance!r} was already at {first}"
-            )  # before its sound is written over
+            # before its sound is written over
+            raise RecordError(None, f"{utterance!r} was already at {first}")
         return _clip(entry, utterance, segment, folder, tables, aligned, given)
 
     yield from clips(lines(rows), make, ids)
     if rows is segments:
-        yield from _without(
-            tables["wav.scp"], used, folder / "wav.scp", "no row of segments is of this recording"
-        )
+        unused = "no row of segments is of this recording"
+        yield from _without(tables["wav.scp"], used, folder / "wav.scp", unused)
     yield from _without(tables["text"], there, folder / "text", f"{rows.name} has no such utterance")
     strange = [name for name in aligned.keys_as_put() if not there.get(name) and not used.get(name)]
     if strange:
@@ -162,9 +160,8 @@ def _clip(
     duration, flags = sound(path)
     start, end = segment.start, duration if segment.end is None else segment.end
     if start >= duration or end > duration + OVERSHOOT:
-        raise RecordError(
-            "segments", f"[{start:g}, {end:g}) s is not in the recording, which lasts {duration:g} s"
-        )
+        problem = f"[{start:g}, {end:g}) s is not in the recording, which lasts {duration:g} s"
+        raise RecordError("segments", problem)
     end = min(end, duration)
     channel = segment.channel if channel is None else channel
     if channel == 0 and audio.n_channels(path) == 1:
@@ -207,9 +204,7 @@ def _put(path: Path, table: OnDisk) -> Iterator[Bad]:
             raise RecordError(None, f"{name!r} was already at {first}")
         table.put(name, rest)
 
-    for bad in made(lines(path), put):
-        if bad is not None:
-            yield bad
+    yield from filter(None, made(lines(path), put))
 
 
 def _without(names: OnDisk, others: OnDisk, path: Path, problem: str) -> Iterator[Bad]:
@@ -284,9 +279,8 @@ def _found(folder: Path, name: str) -> Path:
     places = [folder, *folder.resolve().parents, Path.cwd()]
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
-        raise AudioError(
-            str(folder / name), "no such file, nor from a folder above", "correct the path in wav.scp"
-        )
+        problem = "no such file, nor from a folder above"
+        raise AudioError(str(folder / name), problem, "correct the path in wav.scp")
     return found
 
 

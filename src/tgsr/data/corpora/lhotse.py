@@ -28,8 +28,8 @@ ITEM = ("symbol", "start", "duration", "score")
 SPEEDS = ("Speed", "Tempo")  # lazy transforms that change when things are said
 # and those that do not
 TIMELESS = (
-    *("Resample", "Volume", "ReverbWithImpulseResponse", "Narrowband", "LoudnessNormalization", "Clipping"),
-    *("Compress", "DereverbWPE"),
+    *("Resample", "Volume", "ReverbWithImpulseResponse", "Narrowband", "LoudnessNormalization"),
+    *("Clipping", "Compress", "DereverbWPE"),
 )
 
 
@@ -135,9 +135,7 @@ def _recordings(path: Path, folder: Path, given: Given, ids: OnDisk) -> Iterator
             raise RecordError("id", f"{supervision.text('id')!r} was already there")
         supervisions.put(supervision.text("recording_id"), json.dumps([supervision.line, supervision.values]))
 
-    for bad in made(json_lines(beside) if beside.is_file() else (), put):
-        if bad is not None:
-            yield bad
+    yield from filter(None, made(json_lines(beside) if beside.is_file() else (), put))
     for recording in json_lines(path):
         if isinstance(recording, Bad):
             yield recording
@@ -193,9 +191,8 @@ def _slowed(recording: Entry) -> float:
             changed = Entry(recording.file, recording.line, how if isinstance(how, dict) else {})
             factor *= changed.number("factor")
         elif name not in TIMELESS:
-            raise RecordError(
-                "transforms", f"{name!r} may move what is said: save the recording as it is heard"
-            )
+            problem = f"{name!r} may move what is said: save the recording as it is heard"
+            raise RecordError("transforms", problem)
     if not factor > 0:
         raise RecordError("transforms", f"a speed must be above 0, got {factor:g}")
     return factor

@@ -108,8 +108,7 @@ def _manifest(path: Path, out: Path, sounds: SoundFolder | None) -> Iterator[Cli
     def as_seen_from_out(entry: Entry) -> Clip:
         clip = clip_of(within(entry.values))
         file = sounds.find(clip.audio) if sounds else None
-        return replace(
-            clip, audio=os.path.relpath((file or path.parent / clip.audio).resolve(), out.resolve())
-        )
+        file = (file or path.parent / clip.audio).resolve()
+        return replace(clip, audio=os.path.relpath(file, out.resolve()))
 
     return folders.clips(json_lines(path), as_seen_from_out, OnDisk())
