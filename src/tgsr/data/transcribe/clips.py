@@ -27,7 +27,7 @@ from tgsr.data.transcribe.forced_alignment import (
     aligned_text,
 )
 from tgsr.data.transcribe.given_text import matched
-from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
+from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, later, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
 from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, without_leaks
 from tgsr.data.transcribe.speech import FRAME, is_speech, runs, speech_probability
@@ -275,9 +275,7 @@ def _aligned_in(
         speech = runs(is_speech(speech_probability(part.samples))) if inside else []
         spoken = [Span(first * FRAME, stop * FRAME) for first, stop in speech]
         found, more = aligned(inside, part.samples, aligner, spoken)
-        timed += [
-            replace(w, start=round(w.start + part.start, 3), end=round(w.end + part.start, 3)) for w in found
-        ]
+        timed += [later(word, part.start) for word in found]
         flags |= dict.fromkeys(more)
     return (*timed, *left), tuple(flags)
 
@@ -310,9 +308,8 @@ def _backend(settings: Transcription) -> Backend:
         return TransformersWhisper(settings.model, language, device=settings.device)
     if settings.backend == "whisper-timestamped":
         return WhisperTimestamped(settings.timestamped_python, settings.model, language)
-    return FasterWhisper(
-        None if settings.model is None else Path(settings.model), language, threads=settings.threads
-    )
+    folder = None if settings.model is None else Path(settings.model)
+    return FasterWhisper(folder, language, threads=settings.threads)
 
 
 @cache

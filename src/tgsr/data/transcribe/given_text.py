@@ -263,9 +263,8 @@ def gap_lines(holes: Sequence[Hole]) -> list[str]:
     for hole in holes:
         if hole.text is None:
             continue
-        what = {TEXT: "in the text, not heard", None: "has no time"}.get(
-            hole.source, "heard, not in the text"
-        )
+        told = {TEXT: "in the text, not heard", None: "has no time"}
+        what = told.get(hole.source, "heard, not in the text")
         words = re.sub(r"^(.{60}\S*)\s.*?(\S*.{30})$", r"\1 ... \2", hole.text)
         lines.append(f"{hole.start:.2f} - {hole.end:.2f} s: {what}: {words}")
     return lines

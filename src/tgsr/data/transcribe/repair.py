@@ -80,7 +80,10 @@ def mended(words: Sequence[Word], duration: Seconds) -> Mended:
     ends = [duration if one.word.end > duration + ROUNDING else one.word.end for one in kept]
     cut = [_timed(one, one.word.start, end) for one, end in zip(kept, ends, strict=True)]
     kept = flagged(WORDS_CUT, kept, cut)
-    kept = flagged(WORDS_DOUBLED, kept, _first_of_each(kept))
+    first_of_each: dict[Word, _Placed] = {}
+    for one in kept:
+        first_of_each.setdefault(one.word, one)
+    kept = flagged(WORDS_DOUBLED, kept, list(first_of_each.values()))
     kept = flagged(WORDS_SORTED, kept, _sorted(kept))
     kept = flagged(WORDS_WITHOUT_LENGTH, kept, lasting(kept, _spans(kept)))
     while (spans := _shared_out([one.word for one in kept])) != _spans(kept):
@@ -106,9 +109,8 @@ def _gaps(placed: list[_Placed], short: list[_Placed]) -> Iterator[Hole]:
         speaker = one.word.speaker
         if (before := last.get(speaker)) is not None and one.place != before.place + 1:
             missing = [w for w in short if w.word.speaker == speaker and before.place < w.place < one.place]
-            text = (
-                " ".join(w.word.text for w in missing) if len(missing) == one.place - before.place - 1 else ""
-            )
+            is_all = len(missing) == one.place - before.place - 1
+            text = " ".join(w.word.text for w in missing) if is_all else ""
             for word in missing if text else ():
                 short.remove(word)
             yield Hole(before.word.end, max(before.word.end, one.word.start), text or None, speaker)
@@ -129,13 +131,6 @@ def _timed(placed: _Placed, start: Seconds, end: Seconds) -> _Placed:
     if (start, end) == (placed.word.start, placed.word.end):
         return placed
     return _Placed(replace(placed.word, start=start, end=end), placed.place)
-
-
-def _first_of_each(placed: list[_Placed]) -> list[_Placed]:
-    first: dict[Word, _Placed] = {}
-    for one in placed:
-        first.setdefault(one.word, one)
-    return list(first.values())
 
 
 def _spans(placed: list[_Placed]) -> list[tuple[Seconds, Seconds]]:

@@ -55,19 +55,16 @@ def voice_turns(
         return ()
     probability = np.concatenate(probabilities)
     vectors_NW = np.concatenate(vectors)
-    few = vectors_NW[
-        np.linspace(0, len(vectors_NW) - 1, min(len(vectors_NW), MOST_WINDOWS)).round().astype(int)
-    ]
+    n = len(vectors_NW)
+    few = vectors_NW[np.linspace(0, n - 1, min(n, MOST_WINDOWS)).round().astype(int)]
     voices_KW = voices_of(few, n_voices)
     ticks = np.arange(0.0, len(probability) * FRAME, TICK)
     alike_TK = np.stack([np.interp(ticks, middles, alike) for alike in voices_KW @ vectors_NW.T], axis=1)
     is_pause = probability[(ticks / FRAME).astype(int)] < 0.5
     path = likeliest(alike_TK, np.where(is_pause, TURN / 4, TURN))
     said = is_speech(probability)
-    who = np.where(
-        said, path[np.minimum((np.arange(len(said)) * FRAME / TICK).astype(int), len(path) - 1)], -1
-    )
-    return _named(who)
+    tick_of_frame = np.minimum((np.arange(len(said)) * FRAME / TICK).astype(int), len(path) - 1)
+    return _named(np.where(said, path[tick_of_frame], -1))
 
 
 def window_starts(speech: np.ndarray) -> list[Seconds]:

@@ -51,7 +51,12 @@ class WhisperTimestamped(Backend):
             command += [
                 "--output_dir",
                 folder,
-                *["--output_format", "json", "--vad", "False", "--verbose", "False"],
+                "--output_format",
+                "json",
+                "--vad",
+                "False",
+                "--verbose",
+                "False",
             ]
             command += ["--language", self.language] if self.language else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -66,6 +71,4 @@ class WhisperTimestamped(Backend):
         words, holes = alignment.on(seconds)
         speech = is_speech(speech_probability(samples))
         transcript = judged([Heard(words)] if words else [], speech, seconds, SOURCE, language, 1.0)
-        return replace(
-            transcript, holes=(*holes, *transcript.holes) if transcript.words else transcript.holes
-        )
+        return replace(transcript, holes=(*(holes if transcript.words else ()), *transcript.holes))
