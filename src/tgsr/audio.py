@@ -124,11 +124,8 @@ def stream(path: StrPath, channel: int | None = None) -> Iterator[Samples]:
 
 def n_channels(path: StrPath) -> int:
     """The number of channels of the file, of its first sound track. AudioError as `duration`."""
-    file = _counted(path)
-    if file is not None:
-        with file:
-            return int(file.channels)
-    return sound_track.n_channels_of(os.fspath(path))
+    with _counted(path) or nullcontext() as file:
+        return sound_track.n_channels_of(os.fspath(path)) if file is None else file.channels
 
 
 def n_tracks(path: StrPath) -> int:
@@ -297,10 +294,8 @@ def _frames_to_read(
     stop = min(stop, length)
     if stop - start > max_seconds:
         problem = f"{stop - start:.1f} s of audio are more than the {max_seconds:g} s allowed"
-        remedy = (
-            "cut it (start, end), or hear it in parts (--long-audio split; in Python a larger max_seconds)"
-        )
-        raise AudioError(name, problem, remedy)
+        in_parts = "hear it in parts (--long-audio split; in Python a larger max_seconds)"
+        raise AudioError(name, problem, f"cut it (start, end), or {in_parts}")
     first, last = round(start * rate), round(stop * rate)
     if first >= last:
         raise AudioError(name, f"no sample at {rate} Hz lies in [{start}, {stop}) s", "give a longer stretch")

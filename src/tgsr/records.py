@@ -509,12 +509,8 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
     if not index:
         return RecordError(field, problem)
     item = cast(list[dict[str, Any]], row[field])[int(index)]
-    names = {
-        "evidence": "span",
-        "words": f"word {item.get('text')!r}:",
-        "events": f"event {item.get('label')!r}:",
-        "holes": "hole:",
-    }
+    names = {"evidence": "span", "words": f"word {item.get('text')!r}:"}
+    names |= {"events": f"event {item.get('label')!r}:", "holes": "hole:"}
     return RecordError(field, f"{names[field]} {f'{part} {problem}' if part else _misplaced(item)}")
 
 

@@ -390,9 +390,9 @@ def composed(row: Row, root: Path) -> tuple[npt.NDArray[np.float32], Clip]:
     mixed = (loud / max(1.0, float(np.abs(loud).max()))).astype(np.float32)
     file, duration = f"audio/{given['id']}.flac", len(mixed) / SAMPLE_RATE
     split = given["sentences"][0]["split"]
-    told = {name: [said[name] or "unknown" for said in given["sentences"]] for name in ("source", "licence")}
-    both = {name: " and ".join(dict.fromkeys(some)) for name, some in told.items()}
-    return mixed, Clip(given["id"], file, duration, tuple(words), split, **both)
+    told = ([said[name] or "unknown" for said in given["sentences"]] for name in ("source", "licence"))
+    source, licence = (" and ".join(dict.fromkeys(some)) for some in told)
+    return mixed, Clip(given["id"], file, duration, tuple(words), split, source, licence)
 
 
 def _levelled(

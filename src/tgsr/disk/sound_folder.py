@@ -14,16 +14,8 @@ from tgsr.errors import RecordError
 # What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
 MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
 FORMATS = {
-    ".wav": WAV,
-    ".rf64": WAV,
-    ".w64": ("W64",),
-    ".flac": ("FLAC",),
-    ".mp3": ("MP3",),
-    ".aac": ("AAC",),
-    ".au": ("AU",),
-    ".caf": ("CAF",),
-    ".sph": ("NIST", "NISTSPHERE"),
-    ".avi": ("AVI",),
+    **{".wav": WAV, ".rf64": WAV, ".w64": ("W64",), ".flac": ("FLAC",), ".mp3": ("MP3",), ".aac": ("AAC",)},
+    **{".au": ("AU",), ".caf": ("CAF",), ".sph": ("NIST", "NISTSPHERE"), ".avi": ("AVI",)},
     **dict.fromkeys((".ogg", ".opus", ".oga"), ("OGG",)),
     **dict.fromkeys((".aiff", ".aif"), ("AIFF",)),
     **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4r", ".m4v", ".mov", ".3gp", ".3g2"), MP4),

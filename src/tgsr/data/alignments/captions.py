@@ -80,6 +80,10 @@ class _Cue:
 
 
 def srt(text: str, source: str = SRT) -> Iterator[Timed]:
+    """The words of cues. Times between them, and those of a highlighted word, are used as they are.
+
+    <v NAME> and NAME: tell the speaker for the rest of the cue.
+    """
     lines = text.split("\n")
     cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):

@@ -16,11 +16,8 @@ from tgsr.timeline import Seconds, Word, in_order
 
 Format = Literal["srt", "vtt", "textgrid", "ctm", "tsv", "txt", "json", "labels", "rttm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[Format, str] = {
-    **{to: f".{to}" for to in FORMATS},
-    "textgrid": ".TextGrid",
-    "labels": ".labels.txt",
-}
+SUFFIXES: dict[Format, str] = {to: f".{to}" for to in FORMATS}
+SUFFIXES |= {"textgrid": ".TextGrid", "labels": ".labels.txt"}
 """What `writing` writes; named here, where a command reads its flags without numpy."""
 
 LONG_PAUSE: Seconds = 1.0  # that no cue goes across

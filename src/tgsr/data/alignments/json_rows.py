@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from unicodedata import east_asian_width
 
@@ -16,6 +16,8 @@ MS: Seconds = 0.001
 CONFIDENCES = ("probability", "score", "confidence", "conf")
 
 Row = dict[str, object]
+Layout = Callable[[Row], Iterable[Timed] | None]
+"""The words, or cues shared out, of a document that is one of a kind; None for any other."""
 Times = tuple[Seconds | None, Seconds | None]
 
 

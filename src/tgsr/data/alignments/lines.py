@@ -34,6 +34,7 @@ def _fields(text: str) -> Iterator[tuple[int, list[str], str]]:
 
 
 def ctm(text: str) -> Iterator[Timed]:
+    """Words; where a recording has several channels, they are its speakers."""
     rows = list(_fields(text))
     channels: dict[str, set[str]] = {}
     for line, fields, content in rows:
@@ -93,6 +94,7 @@ def stm(text: str) -> Iterator[Timed]:
 
 
 def librispeech(text: str) -> Iterator[Timed]:
+    """The words of an utterance a line; an empty one is a silence."""
     remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
     recordings: set[str] = set()
     for line, content in enumerate(text.split("\n"), 1):
@@ -138,11 +140,7 @@ def table(text: str) -> Iterator[Timed]:
     """Columns between tabs: start, end, word, and speaker and confidence, in seconds; or Whisper's own start, end, text
     of a cue, in milliseconds.
     """
-    seconds, milliseconds = (
-        "start, end, word, speaker, confidence (seconds)",
-        "start, end, text (milliseconds)",
-    )
-    remedy = f"its columns are {seconds}, or {milliseconds}"
+    columns = "start, end, word, speaker, confidence (seconds), or start, end, text (milliseconds)"
     header, *rows = text.split("\n")
     names = header.split("\t")
     cues = []
@@ -152,7 +150,7 @@ def table(text: str) -> Iterator[Timed]:
         values = dict(zip(names, content.split("\t"), strict=False))
         start, end = number(values["start"]), number(values.get("end", ""))
         if start is None or end is None:
-            raise AlignmentError(f"has no start and end: {content:.60}", remedy, line)
+            raise AlignmentError(f"has no start and end: {content:.60}", f"its columns are {columns}", line)
         if "text" in values:
             cues.append(Cue(TABLE, said(values["text"]), start / 1000, end / 1000, line))
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 
 from tgsr.data.alignments import tiers
@@ -64,7 +64,7 @@ def _has_text(value: object) -> bool:
     return isinstance(value, list) and any(map(_has_text, value))
 
 
-# Documents. Each layout gives the rows of a document that is one of its kind, and None for any other.
+# Documents
 
 
 def _segments(document: Row) -> Iterable[Timed] | None:
@@ -196,16 +196,7 @@ def _montreal(document: Row) -> Iterable[Timed] | None:
     return tiers.timed("mfa", found)
 
 
-LAYOUTS: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
-    *SERVICES,
-    _segments,
-    _on_top,
-    _whisper_cpp,
-    _pipeline,
-    _json3,
-    _vosk,
-    _montreal,
-)
+LAYOUTS = (*SERVICES, _segments, _on_top, _whisper_cpp, _pipeline, _json3, _vosk, _montreal)
 
 
 def _of_list(document: object) -> Iterable[Timed]:

@@ -7,12 +7,13 @@ DeepSpeech. Where a service hears several channels apart, each is a speaker, CH1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from tgsr.data.alignments.json_rows import (
     CONFIDENCES,
     MS,
+    Layout,
     Row,
     Times,
     name_of,
@@ -175,7 +176,7 @@ def eleven_labs(document: Row) -> Iterable[Timed] | None:
     if not any(row.get("type") == "spacing" or "speaker_id" in row for _, row in rows):
         return None
     said = [(where, row) for where, row in rows if row.get("type") != "spacing"]
-    return _listed("elevenlabs", said, "text", "speaker_id")
+    return _listed("elevenlabs", said, "speaker_id", ("start", "end"))
 
 
 def gladia(document: Row) -> Iterable[Timed] | None:
@@ -201,7 +202,7 @@ def soniox(document: Row) -> Iterable[Timed] | None:
         for where, row in objects_in(tokens, "token")
         if not re.fullmatch(r"<\w+>", str(row.get("text"))) and row.get("translation_status") != "translation"
     ]
-    return pieced(_listed("soniox", rows, "text", "speaker", ("start_ms", "end_ms"), MS))
+    return pieced(_listed("soniox", rows, "speaker", ("start_ms", "end_ms"), MS))
 
 
 def by_seconds(document: Row) -> Iterable[Timed] | None:
@@ -225,17 +226,8 @@ def by_seconds(document: Row) -> Iterable[Timed] | None:
     return found
 
 
-SERVICES: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
-    deepgram,
-    amazon,
-    speechmatics,
-    watson,
-    google,
-    azure,
-    rev,
-    eleven_labs,
-    gladia,
-    soniox,
+SERVICES: tuple[Layout, ...] = (
+    *(deepgram, amazon, speechmatics, watson, google, azure, rev, eleven_labs, gladia, soniox),
     by_seconds,
 )
 
@@ -258,18 +250,13 @@ def _timed(source: str, place: Place, text: object, span: Times, speaker: object
 
 
 def _listed(
-    source: str,
-    rows: Sequence[Place],
-    text: str,
-    speaker: str,
-    names: tuple[str, str] = ("start", "end"),
-    unit: Seconds = 1.0,
+    source: str, rows: Sequence[Place], speaker: str, names: tuple[str, str], unit: Seconds = 1.0
 ) -> list[Timed]:
-    """The rows as words, by the names that a service has for text, speaker and times."""
+    """The rows as words, by the names that a service has for speaker and times."""
     found = []
     for where, row in rows:
         span = span_of(row, where, names, unit)
-        found.append(_timed(source, (where, row), row.get(text), span, row.get(speaker)))
+        found.append(_timed(source, (where, row), row.get("text"), span, row.get(speaker)))
     return found
 
 

@@ -153,11 +153,8 @@ def _ttml(root: ElementTree.Element) -> Iterator[Shown]:
     """Each <p> that has times, counted from those of what it stands in; a <span>'s begin is its words'."""
     frames = number(_attribute(root, "frameRate") or "30") or 30.0
     ticks = number(_attribute(root, "tickRate") or "0") or frames
-    names = {
-        _attribute(agent, "id"): " ".join("".join(agent.itertext()).split())
-        for agent in root.iter()
-        if _name(agent) == "agent"
-    }
+    agents = [element for element in root.iter() if _name(element) == "agent"]
+    names = {_attribute(agent, "id"): " ".join("".join(agent.itertext()).split()) for agent in agents}
 
     def time(element: ElementTree.Element, name: str) -> Seconds | None:
         written = _attribute(element, name)

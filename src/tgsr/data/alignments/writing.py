@@ -15,6 +15,10 @@ from tgsr.data.transcribe.speech import shortened
 from tgsr.records import CHANNEL, Clip, as_row
 from tgsr.timeline import Seconds, Word, cover, in_order
 
+# a word's values by the names that WhisperX has for them
+WHISPERX = {"word": "text", "start": "start", "end": "end", "score": "confidence"}
+WHISPERX |= {"speaker": "speaker", "source": "source"}
+
 
 def written(clip: Clip, to: Format, layout: Layout = USUAL, highlight: bool = False) -> str:
     """The clip's words in a format. `layout` and `highlight` are of srt and vtt alone.
@@ -97,11 +101,8 @@ def _textgrid(clip: Clip) -> str:
         intervals = _intervals([word for word in clip.words if word.speaker == speaker], end)
         name = "words" if speakers == [None] else f"{speaker or 'unknown'} - words"
         lines += [f"    item [{n}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}"]
-        lines += [
-            "        xmin = 0",
-            f"        xmax = {end:.3f}",
-            f"        intervals: size = {len(intervals)}",
-        ]
+        lines += ["        xmin = 0", f"        xmax = {end:.3f}"]
+        lines.append(f"        intervals: size = {len(intervals)}")
         for place, (start, stop, text) in enumerate(intervals, 1):
             lines += [f"        intervals [{place}]:", f"            xmin = {start:.3f}"]
             lines += [f"            xmax = {stop:.3f}", f"            text = {_quoted(text)}"]
@@ -176,12 +177,11 @@ def _rttm(clip: Clip) -> str:
             elif word.speaker:
                 turns.append((word.start, word.end, word.speaker))
     name = "_".join(name_of(clip).split())
-    return _as_lines(
-        [
-            f"SPEAKER {name} 1 {start:.3f} {round(end, 3) - round(start, 3):.3f} <NA> <NA> {_bare(who)} <NA> <NA>"
-            for start, end, who in sorted(turns)
-        ]
-    )
+    lines = []
+    for start, end, who in sorted(turns):
+        length = round(end, 3) - round(start, 3)
+        lines.append(f"SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {_bare(who)} <NA> <NA>")
+    return _as_lines(lines)
 
 
 def _txt(clip: Clip) -> str:
@@ -198,14 +198,7 @@ def _json(clip: Clip) -> str:
         span = cover(word.span for word in some)
         assert span is not None  # a sentence has words
         words = [
-            {
-                "word": word.text,
-                "start": word.start,
-                "end": word.end,
-                **({} if word.confidence is None else {"score": word.confidence}),
-                **({} if word.speaker is None else {"speaker": word.speaker}),
-                **({} if word.source is None else {"source": word.source}),
-            }
+            {key: value for key, field in WHISPERX.items() if (value := getattr(word, field)) is not None}
             for word in some
         ]
         who = {} if some[0].speaker is None else {"speaker": some[0].speaker}
@@ -219,11 +212,6 @@ def _as_lines(lines: Sequence[str]) -> str:
 
 
 WRITERS: dict[str, Callable[[Clip], str]] = {
-    "textgrid": _textgrid,
-    "ctm": _ctm,
-    "tsv": _tsv,
-    "txt": _txt,
-    "json": _json,
-    "labels": _labels,
-    "rttm": _rttm,
+    **{"textgrid": _textgrid, "ctm": _ctm, "tsv": _tsv, "txt": _txt},
+    **{"json": _json, "labels": _labels, "rttm": _rttm},
 }

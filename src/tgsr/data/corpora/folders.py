@@ -294,22 +294,17 @@ def stretch(path: Path, start: Seconds, end: Seconds, channel: int | None = None
     stretch, and kept until another such file is asked for.
     """
     if channel is None and not audio.is_counted(path):
-        path = _copied(path, _stamp(path)).path
+        _, path = _copied(path, _stamp(path))
     return audio.load(path, start=start, end=end, channel=channel, max_seconds=math.inf)
 
 
-class _Copy:
-    """A file's sound as FLAC, in a temporary folder that goes with the object."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = TemporaryDirectory()
-        self.path = Path(self._folder.name) / "sound.flac"
-        audio.save_flac(self.path, np.concatenate(list(audio.stream(path))))
-
-
 @lru_cache(maxsize=1)
-def _copied(path: Path, stamp: tuple[int, int] | None) -> _Copy:
-    return _Copy(path)
+def _copied(path: Path, stamp: tuple[int, int] | None) -> tuple[TemporaryDirectory[str], Path]:
+    """A file's sound as FLAC, and its temporary folder, which goes when nothing holds it any more."""
+    folder = TemporaryDirectory()
+    copy = Path(folder.name) / "sound.flac"
+    audio.save_flac(copy, np.concatenate(list(audio.stream(path))))
+    return folder, copy
 
 
 @lru_cache(maxsize=1)

@@ -39,11 +39,8 @@ COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "sox": (
         f"-V[0-3]?|-G|-c1|-b(16|24)|-r{RATE}",
         {
-            "-t": "wav|wavpcm|sph|flac|nist|mp3",
-            "-r": RATE,
-            "-b": "16|24",
-            "-e": "signed(-integer)?",
-            "-c": "1",
+            **{"-t": "wav|wavpcm|sph|flac|nist|mp3", "-r": RATE, "-b": "16|24"},
+            **{"-e": "signed(-integer)?", "-c": "1"},
         },
     ),
     "sph2pipe": ("-p", {"-f": "wav|rif|riff"}),

@@ -103,13 +103,8 @@ def _clip(
     words, holes = kept(rows).alignment.on(duration)
     words, more, more_holes = mended(words, duration)
     holes = tuple(dict.fromkeys((*holes, *more_holes)))
-    noted = {
-        "speed-undone": factor != 1,
-        "no-text": text is None,
-        "turns-cut": any(cut),
-        TURNS_LEFT_OUT: bool(bad),
-        WORDS_MISSING: bool(holes),
-    }
+    noted = {"speed-undone": factor != 1, "no-text": text is None, "turns-cut": any(cut)}
+    noted |= {TURNS_LEFT_OUT: bool(bad), WORDS_MISSING: bool(holes)}
     languages = {supervision.maybe("language") for supervision in supervisions}
     clip = replace(
         described(Entry(path), id_, path, duration, flags, given),

@@ -135,13 +135,9 @@ def rttm_turns(path: Path) -> Iterator[Entry | Bad]:
         if fields is None:
             raise RecordError(None, "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME")
         recording, start, duration, speaker = fields.groups()
-        values = {
-            "recording": str(path.parent / recording),
-            "start": float(start),
-            "end": round(float(start) + float(duration), 6),  # both are written with few digits
-            "speaker": speaker,
-        }
-        return Entry(path, entry.line, values)
+        end = round(float(start) + float(duration), 6)  # both are written with few digits
+        values = {"recording": str(path.parent / recording), "start": float(start), "end": end}
+        return Entry(path, entry.line, {**values, "speaker": speaker})
 
     rows = (row for row in lines(path) if isinstance(row, Bad) or row.text("line").split()[0] == "SPEAKER")
     yield from made(rows, turn)

@@ -153,11 +153,9 @@ def kept_as(settings: Transcription) -> str:
 
 def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
     """The clip with the words of each of its channels, each heard by itself; the channels are the words' speakers."""
-    heard = [
-        # the clip's text is that of all
-        in_parts(replace(clip, speaker=channel_name(channel), text=None), path, settings, channel)
-        for channel in range(audio.n_channels(path))
-    ]
+    # the clip's text is that of all
+    alone = [replace(clip, speaker=channel_name(n), text=None) for n in range(audio.n_channels(path))]
+    heard = [in_parts(one, path, settings, channel) for channel, one in enumerate(alone)]
     loud = {one.speaker: loudness(audio.stream(path, n)) for n, one in enumerate(heard)}
     words = tuple(without_leaks([word for one in heard for word in one.words], loud))
     flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)

@@ -12,22 +12,16 @@ from tgsr.timeline import Hole, Seconds, Word
 
 WORDS_PAST_END = "words-past-end"
 """Words that begin at the recording's end or after it were left out."""
-
 WORDS_CUT = "words-cut"
 """Words that run past the recording's end now end there."""
-
 WORDS_DOUBLED = "words-doubled"
 """Words were there more than once, alike in everything; one of each is left."""
-
 WORDS_SORTED = "words-sorted"
 """Words did not come in the order of their starts; now they do."""
-
 WORDS_WITHOUT_LENGTH = "words-without-length"
 """Words that had, or were left with, less than 0.01 s were left out."""
-
 WORDS_MISSING = "words-missing"
 """Words are missing where `Clip.holes` says; no question goes across them."""
-
 OVERLAPS_TRIMMED = "overlaps-trimmed"
 """Words of one speaker overlapped; each two neighbours now meet in the middle of what they shared."""
 

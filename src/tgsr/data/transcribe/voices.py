@@ -97,18 +97,18 @@ def voices_of(vectors_NW: np.ndarray, n_voices: int | None = None) -> np.ndarray
     for k in range(2, min(n_voices or MOST_VOICES, len(vectors_NW)) + 1):
         if n_voices and k < n_voices:
             continue
-        rows_NK = axes_NN[:, -k:]
-        rows_NK = rows_NK / np.maximum(np.linalg.norm(rows_NK, axis=1, keepdims=True), 1e-9)
-        voices_KW = _centres(vectors_NW, clusters(rows_NK, k))
+        voices_KW = _centres(vectors_NW, clusters(_normed(axes_NN[:, -k:]), k))
         if n_voices or np.triu(voices_KW @ voices_KW.T, 1).max() < DIFFERENT:
             best = voices_KW
     return best
 
 
 def _centres(vectors_NW: np.ndarray, of_N: np.ndarray) -> np.ndarray:
-    means_KW = np.stack([vectors_NW[of_N == k].mean(0) for k in np.unique(of_N)])
-    centres: np.ndarray = means_KW / np.maximum(np.linalg.norm(means_KW, axis=1, keepdims=True), 1e-9)
-    return centres
+    return _normed(np.stack([vectors_NW[of_N == k].mean(0) for k in np.unique(of_N)]))
+
+
+def _normed(rows_NW: np.ndarray) -> np.ndarray:
+    return np.asarray(rows_NW / np.maximum(np.linalg.norm(rows_NW, axis=1, keepdims=True), 1e-9))
 
 
 def clusters(points_ND: np.ndarray, k: int) -> np.ndarray:

@@ -336,11 +336,8 @@ def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool =
 
 def _goes_on(before: str, text: str) -> bool:
     """Whether a text without a blank before it is part of the word before: after a comma only a number's thousands."""
-    return (
-        not text
-        or before[-1] not in MARKS
-        or bool(re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", text))
-    )
+    is_thousands = re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", text)
+    return not text or before[-1] not in MARKS or bool(is_thousands)
 
 
 def _inside(word: Word, start: Seconds, end: Seconds) -> Word:
