@@ -465,11 +465,8 @@ def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
 
 def _is_encrypted(name: str) -> bool:
     """Whether an MP4 file's samples are under a key (Common Encryption, FairPlay, Audible), or a WMA's."""
-    with open(name, "rb") as file:
-        if not file.read(1):
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return ENCRYPTED.search(content) is not None
+    with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return ENCRYPTED.search(content) is not None
 
 
 def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:

@@ -186,7 +186,9 @@ def _here() -> str:
     """This machine since it was started, and this container: where a process' number means the same process."""
     parts = [os.uname().nodename]
     with suppress(OSError):  # not Linux
-        parts += [os.readlink("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id").read_text()]
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 

@@ -130,10 +130,10 @@ def seconds(clock: str) -> Seconds:
 def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
     """Every cue's words. Captions that roll, grow or light up word by word show words again: these are read once."""
     # Some are there twice; without a time of its own, a cue of the same words is another.
-    places = [cue.lines if cue.end > cue.start else n for n, cue in enumerate(shown)]
-    shown = list(
-        {(cue.start, cue.end, place): cue for cue, place in zip(shown, places, strict=True)}.values()
-    )
+    known: dict[tuple[Seconds, Seconds, object], Shown] = {}
+    for n, cue in enumerate(shown):
+        known[cue.start, cue.end, cue.lines if cue.end > cue.start else n] = cue
+    shown = list(known.values())
     begun = [[SPEAKER.match(MARKUP.sub("", line)) for line in cue.lines] for cue in shown]
     prefixes = [match[1].strip() for of_cue in begun for match in of_cue if match]
     is_named = len(shown) > 1 and all(any(of_cue[:1]) for of_cue in begun)

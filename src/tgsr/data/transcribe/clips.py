@@ -17,15 +17,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.shards import Made
-from tgsr.data.transcribe.forced_alignment import (
-    QWEN3,
-    Aligner,
-    Ctc,
-    PocketSphinx,
-    Qwen3,
-    aligned,
-    aligned_text,
-)
+from tgsr.data.transcribe.forced_alignment import Aligner, aligned, aligned_text, aligner_of
 from tgsr.data.transcribe.given_text import matched
 from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, later, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
@@ -201,7 +193,7 @@ def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) ->
 
 def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
     """The clip with its publisher's words at the times where they are found; None without a text, or not found."""
-    aligner = _aligner(settings)
+    aligner = aligner_of(settings.align, settings.device)
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
     alignment = aligned_text(clip.text, samples, aligner)
@@ -245,7 +237,7 @@ def _timed(clip: Clip, sound: Iterable[Part], heard: Transcript, settings: Trans
             flags = (*flags, TEXT_DIFFERS)
     elif clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    aligner = _aligner(settings)
+    aligner = aligner_of(settings.align, settings.device)
     spoken = heard.language if NOT_ENGLISH in flags else ENGLISH
     if words and aligner and (aligner.languages is None or spoken in aligner.languages):
         words, more = _aligned_in(sound, words, aligner)
@@ -308,14 +300,3 @@ def _backend(settings: Transcription) -> Backend:
         return WhisperTimestamped(settings.timestamped_python, settings.model, language)
     folder = None if settings.model is None else Path(settings.model)
     return FasterWhisper(folder, language, threads=settings.threads)
-
-
-@cache
-def _aligner(settings: Transcription) -> Aligner | None:
-    if settings.align == "none":
-        return None
-    if settings.align.startswith("ctc:"):
-        return Ctc(settings.align.removeprefix("ctc:"), settings.device)
-    if settings.align.startswith("qwen3"):
-        return Qwen3(settings.align.removeprefix("qwen3").removeprefix(":") or QWEN3, settings.device)
-    return PocketSphinx()

@@ -402,3 +402,15 @@ class Qwen3:
             problem = f"is a {model.config.model_type}, not Qwen3's aligner"
             raise ModelError(f"{self.name}: {problem}; a model of letters is --align ctc:MODEL")
         return model.to(self.device).eval(), processor
+
+
+@cache
+def aligner_of(name: str, device: str) -> Aligner | None:
+    """The aligner that is called so: "pocketsphinx", "ctc:MODEL", "qwen3", "qwen3:MODEL"; None for "none"."""
+    if name == "none":
+        return None
+    if name.startswith("ctc:"):
+        return Ctc(name.removeprefix("ctc:"), device)
+    if name.startswith("qwen3"):
+        return Qwen3(name.removeprefix("qwen3").removeprefix(":") or QWEN3, device)
+    return PocketSphinx()
