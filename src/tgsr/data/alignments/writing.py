@@ -26,43 +26,30 @@ def written(clip: Clip, to: Format, layout: Layout = USUAL, highlight: bool = Fa
     A clip without words gives a file without any.
     """
     if to in ("srt", "vtt"):
-        return (_srt if to == "srt" else _vtt)(clip, layout, highlight)
+        return _subtitles(clip, to == "srt", layout, highlight)
     return WRITERS[to](clip)
-
-
-def _srt(clip: Clip, layout: Layout, highlight: bool) -> str:
-    cues = _shown(clip, layout, highlight, ",", str, "{}: ".format, names=True)
-    return "".join(f"{n}\n{cue}" for n, cue in enumerate(cues, 1))
-
-
-def _vtt(clip: Clip, layout: Layout, highlight: bool) -> str:
-    cues = _shown(clip, layout, highlight, ".", _escaped, lambda name: f"<v {_escaped(name)}>")
-    return "WEBVTT\n\n" + "".join(cues)
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _shown(
-    clip: Clip,
-    layout: Layout,
-    highlight: bool,
-    mark: str,
-    plain: Callable[[str], str],
-    called: Callable[[str], str],
-    names: bool = False,
-) -> Iterator[str]:
+def _subtitles(clip: Clip, is_srt: bool, layout: Layout, highlight: bool) -> str:
     """Each cue: its times, its lines, and an empty one. Highlighted, a cue is there once more for every word."""
+    plain: Callable[[str], str] = str if is_srt else _escaped
+    mark, called = (",", "{}: ") if is_srt else (".", "<v {}>")
     # Whisper's own times begin a word with the pause before it.
     words = [shortened(word) if (word.source or "").startswith("whisper") else word for word in clip.words]
     timed: list[tuple[Seconds, Seconds, Subtitle, Word | None]] = []
-    for cue in subtitles(words, layout, clip.duration, names):
+    for cue in subtitles(words, layout, clip.duration, names=is_srt):
         timed += _lit(cue) if highlight else [(cue.start, cue.end, cue, None)]
-    for start, end, cue, lit in sorted(timed, key=lambda one: one[0]):
-        who = called(cue.speaker) if cue.speaker else ""
+    cues = [] if is_srt else ["WEBVTT\n\n"]
+    for n, (start, end, cue, lit) in enumerate(sorted(timed, key=lambda one: one[0]), 1):
+        number = f"{n}\n" if is_srt else ""
+        who = called.format(plain(cue.speaker)) if cue.speaker else ""
         said = "\n".join(_line(line, lit, plain) for line in cue.lines)
-        yield f"{_clock(start, mark)} --> {_clock(end, mark)}\n{who}{said}\n\n"
+        cues.append(f"{number}{_clock(start, mark)} --> {_clock(end, mark)}\n{who}{said}\n\n")
+    return "".join(cues)
 
 
 def _line(words: Sequence[Word], lit: Word | None, plain: Callable[[str], str]) -> str:

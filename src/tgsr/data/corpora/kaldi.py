@@ -113,7 +113,7 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
     for name in ("wav.scp", "text", "utt2spk", *LABELS):
         tables[name] = OnDisk()
         yield from _put(folder / name, tables[name])
-    aligned = OnDisk()
+    aligned = tables["ctm"] = OnDisk()
     yield from _put_ctm(folder, aligned)
     segments = folder / "segments"
     rows = segments if segments.is_file() else folder / "wav.scp"
@@ -126,7 +126,7 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
         if first := there.put_new(utterance, entry.where) or next(iter(ids.get(utterance)), None):
             # before its sound is written over
             raise RecordError(None, f"{utterance!r} was already at {first}")
-        return _clip(entry, utterance, segment, folder, tables, aligned, given)
+        return _clip(entry, utterance, segment, folder, tables, given)
 
     yield from clips(lines(rows), make, ids)
     if rows is segments:
@@ -140,13 +140,7 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
 
 
 def _clip(
-    entry: Entry,
-    utterance: str,
-    segment: Segment,
-    folder: Path,
-    tables: Mapping[str, OnDisk],
-    aligned: OnDisk,
-    given: Given,
+    entry: Entry, utterance: str, segment: Segment, folder: Path, tables: Mapping[str, OnDisk], given: Given
 ) -> Clip:
     """The utterance's clip. Raises ValueError where its sound cannot be had."""
     sources = tables["wav.scp"].get(segment.recording)
@@ -175,7 +169,7 @@ def _clip(
     if values.get("language", "").casefold().startswith("en"):  # eng, English, en-GB
         values["language"] = "en"
     clip = described(Entry(entry.file, entry.line, values), utterance, path, duration, flags, given)
-    words, holes, more = _words(utterance, segment, clip, aligned)
+    words, holes, more = _words(utterance, segment, clip, tables["ctm"])
     more = (*(() if texts else ("no-text",)), *more)
     return replace(clip, words=words, holes=holes, flags=tuple(dict.fromkeys((*clip.flags, *more))))
 

@@ -188,7 +188,7 @@ def _anchors(known: Sequence[str], said: Sequence[str]) -> list[tuple[int, int]]
     for index, (_, place) in enumerate(places):
         length = bisect_left(ends, place)
         came.append(tails[length - 1] if length else -1)
-        ends[length:], tails[length:] = ([place, *ends[length + 1 :]], [index, *tails[length + 1 :]])
+        ends[length:], tails[length:] = [place, *ends[length + 1 :]], [index, *tails[length + 1 :]]
     chain: list[tuple[int, int]] = []
     index = tails[-1] if tails else -1
     while index >= 0:
