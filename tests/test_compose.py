@@ -290,6 +290,10 @@ def test_a_speaker_may_be_listed_with_the_name_of_the_corpus(folder: Path, tmp_p
     assert held_out.split_of("LibriSpeech train-clean-100", "1033", "train") == "train"
     assert held_out.split_of("Amazon Queen", "103", "train") == "train"
     assert held_out.split_of(None, "libri-103", "train") == "test"  # it might be
+    assert held_out.split_of("LibriSpeech", "librispeech-103", "train") == "test"  # the corpus' whole name
+    listed.write_text("LJSpeech LJSpeech\n")  # a corpus of one voice
+    assert read_held_out(listed).split_of("LJSpeech", "LJSpeech", "train") == "test"
+    assert read_held_out(listed).split_of("LJSpeech", "LJS", "train") == "train"
 
 
 @pytest.mark.parametrize("published", ["test", "test-clean", "dev", "validation", "eval", "heldout-speaker"])

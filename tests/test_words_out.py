@@ -26,7 +26,7 @@ from tgsr.data.corpora.spoken_english import sentences as english
 from tgsr.data.transcribe.clips import Transcription, kept_as
 from tgsr.data.transcribe.parts import hear_in_parts, parts
 from tgsr.data.transcribe.transcript import Backend, Transcript
-from tgsr.errors import OptionError
+from tgsr.errors import AlignmentError, OptionError
 from tgsr.records import NO_SPEECH, NOT_ENGLISH, UNALIGNED, Clip, read_clips, write_jsonl
 from tgsr.timeline import Word
 
@@ -242,6 +242,15 @@ def test_shipped_sentences_survive_every_format(tmp_path: Path) -> None:
             assert [word.text for word in back] == [word.text for word in clip.words], to
             assert max(abs(b.start - w.start) for b, w in zip(back, clip.words, strict=True)) < 2e-3
         assert written(clip, "txt").split() == [word.text for word in clip.words]
+
+
+def test_a_table_may_begin_with_a_blank_line(tmp_path: Path) -> None:
+    table = tmp_path / "talk.tsv"
+    table.write_text("\n  start\tend\tword\n0.5\t0.75\thi\n\n0.75\tsoon\tBo\n", encoding="utf-8")
+    with pytest.raises(AlignmentError, match=r"talk.tsv:5: has no start and end: 0.75\tsoon"):
+        read_alignment(table)
+    table.write_text("\n  start\tend\tword\n0.5\t0.75\thi\n", encoding="utf-8")
+    assert read_alignment(table)[""].words == (Word("hi", 0.5, 0.75, None, "tsv"),)
 
 
 def test_whispers_own_table_and_audacitys_labels_with_commas_are_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import math
 import os
 import re
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -124,28 +124,19 @@ def stream(path: StrPath, channel: int | None = None) -> Iterator[Samples]:
 
 def n_channels(path: StrPath) -> int:
     """The number of channels of the file, of its first sound track. AudioError as `duration`."""
-    file = _counted(path)
-    if file is not None:
-        with file:
-            return int(file.channels)
-    return sound_track.n_channels_of(os.fspath(path))
+    with _counted(path) or nullcontext() as file:
+        return sound_track.n_channels_of(os.fspath(path)) if file is None else file.channels
 
 
 def n_tracks(path: StrPath) -> int:
     """The number of the file's sound tracks; all else is about the first. AudioError as `duration`."""
-    file = _counted(path)
-    if file is not None:
-        file.close()
-        return 1
-    return sound_track.n_tracks_of(os.fspath(path))
+    return 1 if is_counted(path) else sound_track.n_tracks_of(os.fspath(path))
 
 
 def is_counted(path: StrPath) -> bool:
     """Whether a stretch of the file is read without what comes before it. AudioError as `duration`."""
-    file = _counted(path)
-    if file is not None:
-        file.close()
-    return file is not None
+    with _counted(path) or nullcontext() as file:
+        return file is not None
 
 
 def save_wav(path: StrPath, samples: Samples) -> None:
@@ -184,11 +175,8 @@ def crop(samples: Samples, spans: Iterable[Span]) -> Samples:
     pieces = []
     for span in spans:
         if span.start >= length or span.end > length + END_SLACK:
-            raise AudioError(
-                "samples",
-                f"span [{span.start}, {span.end}) s is not inside their {length:g} s",
-                "clip spans to the clip's duration first",
-            )
+            problem = f"span [{span.start}, {span.end}) s is not inside their {length:g} s"
+            raise AudioError("samples", problem, "clip spans to the clip's duration first")
         pieces.append(samples[round(span.start * SAMPLE_RATE) : round(span.end * SAMPLE_RATE)])
     return np.concatenate(pieces).astype(np.float32) if pieces else np.zeros(0, np.float32)
 
@@ -224,9 +212,8 @@ def _require_file(path: StrPath) -> None:
     """AudioError unless the file is there, may be read and holds anything."""
     name = os.fspath(path)
     if not os.path.exists(name):
-        raise AudioError(
-            name, "no such file", "check the path; inside a JSONL file, relative ones start at its folder"
-        )
+        remedy = "check the path; inside a JSONL file, relative ones start at its folder"
+        raise AudioError(name, "no such file", remedy)
     if os.path.isdir(name):
         raise AudioError(name, "is a folder, not an audio file", "name one file in it")
     if not os.access(name, os.R_OK):
@@ -287,9 +274,7 @@ def _share_claimed(name: str, file: sf.SoundFile) -> float:
         return max(1.0, int(count[1]) / file.frames) if count else 1.0
     if file.format not in SIZES:
         return 1.0
-    size = re.search(
-        rf"^\s*{SIZES[file.format]}\s*: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
-    )
+    size = re.search(rf"(?m)^\s*{SIZES[file.format]}\s*: (\d+) \(should be (\d+)\)", file.extra_info)
     if size is None:
         return 1.0
     claimed, there = int(size[1]), int(size[2])
@@ -304,18 +289,13 @@ def _frames_to_read(
     length = n_frames / rate
     stop = length if end is None else end
     if not 0 <= start < stop <= length + END_SLACK:
-        raise AudioError(
-            name,
-            f"the stretch [{start}, {stop}) s is not inside its {length:.3f} s",
-            f"give 0 <= start < end <= {length:.3f}",
-        )
+        problem = f"the stretch [{start}, {stop}) s is not inside its {length:.3f} s"
+        raise AudioError(name, problem, f"give 0 <= start < end <= {length:.3f}")
     stop = min(stop, length)
     if stop - start > max_seconds:
-        raise AudioError(
-            name,
-            f"{stop - start:.1f} s of audio are more than the {max_seconds:g} s allowed",
-            "cut it (start, end), or hear it in parts (--long-audio split; in Python a larger max_seconds)",
-        )
+        problem = f"{stop - start:.1f} s of audio are more than the {max_seconds:g} s allowed"
+        in_parts = "hear it in parts (--long-audio split; in Python a larger max_seconds)"
+        raise AudioError(name, problem, f"cut it (start, end), or {in_parts}")
     first, last = round(start * rate), round(stop * rate)
     if first >= last:
         raise AudioError(name, f"no sample at {rate} Hz lies in [{start}, {stop}) s", "give a longer stretch")
@@ -333,12 +313,10 @@ def _with_run_up(first: int, stop: int, rate: int, n_frames: int) -> tuple[int, 
     return max(0, first - around) // grid * grid, min(n_frames, stop + around)
 
 
-def _decode_mono(
-    name: str, file: sf.SoundFile, first: int, n_frames: int, channel: int | None = None
-) -> Samples:
+def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int, channel: int | None) -> Samples:
     """The channel, or the mean of all, of n_frames frames from `first` on, at the file's own rate."""
     mono, mean = np.empty(n_frames, np.float32), Mono(name, channel)
-    n_read = 0
+    n_read, rate = 0, file.samplerate
     try:
         file.seek(first)
         while n_read < n_frames:
@@ -348,11 +326,8 @@ def _decode_mono(
             mono[n_read : n_read + len(block)] = mean.of(block)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        seconds = (first + n_read) / file.samplerate
-        raise AudioError(
-            name, f"decoding fails after {seconds:.2f} s ({error.error_string})", FETCH_AGAIN
-        ) from error
-    rate = file.samplerate
+        problem = f"decoding fails after {(first + n_read) / rate:.2f} s ({error.error_string})"
+        raise AudioError(name, problem, FETCH_AGAIN) from error
     require_whole(name, (first + n_frames) / rate, (first + n_read) / rate, HEADER_SLACK)
     if n_read == 0:
         raise AudioError(name, f"no sample could be decoded at {first / rate:.2f} s", FETCH_AGAIN)

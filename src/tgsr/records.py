@@ -33,9 +33,7 @@ _QUESTION_TEXTS = ("id", "clip_id", "audio", "question", "split")
 MOST_CHOICES = 26
 ABSENT = "absent"
 """The label of a phrase that is not said in its clip; its value says how the phrase was made."""
-HELD_OUT = re.compile(
-    r"(test(ing)?|dev(el)?|val(id|idation)?|eval(uation)?|held.?out)(?![a-z])", re.IGNORECASE
-)
+HELD_OUT = re.compile(r"(?i)(test(ing)?|dev(el)?|val(id|idation)?|eval(uation)?|held.?out)(?![a-z])")
 """How a split's name begins from which nothing is to be learned: dev-clean, validation, heldout-speaker."""
 CHANNEL = re.compile(r"CH(\d+)")
 """How a speaker is named who is known by the channel alone: CH1 is the first."""
@@ -177,10 +175,8 @@ class Question:
 
     def _require_choice(self) -> None:
         if not 2 <= len(self.choices) <= MOST_CHOICES:
-            raise RecordError(
-                "choices",
-                f"has {len(self.choices)}; a choice question needs 2 to {MOST_CHOICES}, one a letter",
-            )
+            needed = f"a choice question needs 2 to {MOST_CHOICES}, one a letter"
+            raise RecordError("choices", f"has {len(self.choices)}; {needed}")
         for choice in self.choices:
             if not choice or choice.isspace():
                 raise RecordError("choices", f"must be texts that are not blank, got {choice!r}")
@@ -304,9 +300,8 @@ def moved(records: Iterable[T], folder: str | Path | None) -> list[T]:
     found = {name: str(path.absolute()) for name in names if (path := sounds.find(name)) is not None}
     if not found:
         problem = f"holds none of the {len(names)} sound files, such as {parts_of(min(names))[-1]}"
-        raise RecordError(
-            None, problem, str(folder), remedy="give --audio the folder that they have moved to"
-        )
+        remedy = "give --audio the folder that they have moved to"
+        raise RecordError(None, problem, str(folder), remedy=remedy)
     return [_at(record, found.get(_audio(record))) for record in given]
 
 
@@ -359,9 +354,8 @@ def _require_tuple(field: str, value: object, kind: type) -> None:
 
 def _require_inside(field: str, what: str, end: Seconds, duration: Seconds) -> None:
     if is_past_end(end, duration):
-        raise RecordError(
-            field, f"{what} {end} s is more than {END_SLACK} s after the clip's end {duration} s"
-        )
+        problem = f"{what} {end} s is more than {END_SLACK} s after the clip's end {duration} s"
+        raise RecordError(field, problem)
 
 
 # Rows to records
@@ -384,11 +378,8 @@ def _read(
                 record = parse(row_of(content))
                 names = (str(line),) if names_of is None else names_of(record)
                 if (first := first_lines.setdefault(names, line)) != line:
-                    raise RecordError(
-                        "id",
-                        f"{names[0]!r} was already on line {first}, and is again on line {line}",
-                        remedy="give one of them another id, or drop one",
-                    )
+                    problem = f"{names[0]!r} was already on line {first}, and is again on line {line}"
+                    raise RecordError("id", problem, remedy="give one of them another id, or drop one")
                 records.append(record)
             except RecordError as error:
                 if on_error is None:
@@ -518,12 +509,8 @@ def _explained(error: msgspec.ValidationError, row: dict[str, object]) -> Record
     if not index:
         return RecordError(field, problem)
     item = cast(list[dict[str, Any]], row[field])[int(index)]
-    names = {
-        "evidence": "span",
-        "words": f"word {item.get('text')!r}:",
-        "events": f"event {item.get('label')!r}:",
-        "holes": "hole:",
-    }
+    names = {"evidence": "span", "words": f"word {item.get('text')!r}:"}
+    names |= {"events": f"event {item.get('label')!r}:", "holes": "hole:"}
     return RecordError(field, f"{names[field]} {f'{part} {problem}' if part else _misplaced(item)}")
 
 

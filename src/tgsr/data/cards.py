@@ -67,23 +67,14 @@ def card(described: Described, title: str, command: str, leaked: Iterable[Leak])
     leaked = list(leaked)
     n = sum(described.tasks.values())
     about = f"{n:,} questions about " if n else ""
-    lines = [
-        f"# {title}",
-        "",
-        f"{about}{sum(described.sources.values()):,} clips, {described.hours:.2f} hours, "
-        f"{len(described.speakers):,} speakers. Made by `{command}`.",
-        "",
-    ]
+    heard = f"{sum(described.sources.values()):,} clips, {described.hours:.2f} hours"
+    made = f"{about}{heard}, {len(described.speakers):,} speakers. Made by `{command}`."
+    lines = [f"# {title}", "", made, ""]
     if n:
         lines += ["![lengths and places of the evidence, and how much each speaker says](statistics.png)", ""]
-    for name, counts in (
-        ("split", described.splits),
-        ("task", described.tasks),
-        ("source", described.sources),
-        ("licence", described.licences),
-        ("flag of a clip", described.flags),
-        ("left out because", described.reasons),
-    ):
+    named = [("split", described.splits), ("task", described.tasks), ("source", described.sources)]
+    named += [("licence", described.licences), ("flag of a clip", described.flags)]
+    for name, counts in (*named, ("left out because", described.reasons)):
         if counts:
             rows = counts.most_common(FEW)
             if more := len(counts) - len(rows):
@@ -91,20 +82,16 @@ def card(described: Described, title: str, command: str, leaked: Iterable[Leak])
             lines += [f"| {name} | n |", "|---|---|", *(f"| {key} | {count:,} |" for key, count in rows), ""]
     if n_choice := described.n_choice:
         shares = (f"{letter} {count / n_choice:.1%}" for letter, count in sorted(described.letters.items()))
-        longest = (
-            f"It is the longest one in {described.n_longest_right / n_choice:.1%} (ties counted in part)."
-        )
+        longest = f"It is the longest one in {described.n_longest_right / n_choice:.1%}"
+        longest += " (ties counted in part)."
         lines += [f"The right choice is letter {', '.join(shares)}. {longest}", ""]
     if leaked:
         leak = f"first the {leaked[0].what} {leaked[0].name}, in both {' and '.join(leaked[0].splits)}."
         lines.append(f"**{len(leaked)} leaks between splits**, {leak}")
     else:
         lines.append("No speaker and no recording is in two splits, as far as speakers are known.")
-    lines += [
-        "",
-        "Word times are those of the clips; how far off they may be: the package's docs/word-times.md.",
-    ]
-    return "\n".join(lines) + "\n"
+    times = "Word times are those of the clips; how far off they may be: the package's docs/word-times.md."
+    return "\n".join([*lines, "", times]) + "\n"
 
 
 def plot(described: Described, path: Path) -> None:
@@ -141,12 +128,9 @@ def plot(described: Described, path: Path) -> None:
 
 def statistics(described: Described, path: Path) -> None:
     """The counts as JSON, for programs."""
-    named: dict[str, Any] = {
-        "questions": sum(described.tasks.values()),
-        "clips": sum(described.sources.values()),
-        "hours": round(described.hours, 4),
-        "speakers": len(described.speakers),
-    }
+    n_questions, n_clips = sum(described.tasks.values()), sum(described.sources.values())
+    named: dict[str, Any] = {"questions": n_questions, "clips": n_clips}
+    named |= {"hours": round(described.hours, 4), "speakers": len(described.speakers)}
     for name in ("splits", "tasks", "letters", "sources", "licences", "flags", "reasons"):
         named[name] = dict(getattr(described, name).most_common())
     write_whole(path, json.dumps(named, indent=1, ensure_ascii=False) + "\n")

@@ -12,8 +12,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,12 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
     timed = [(plain, word) for word in spoken if (plain := plain_words([word.text]))]
     if not timed:
         return bad("has no words", "words")
-    if any(min(word.end, clip.duration) - word.start < SHORTEST_WORD for _, word in timed):
+    ends = [min(word.end, clip.duration) for _, word in timed]
+    if any(end - word.start < SHORTEST_WORD for (_, word), end in zip(timed, ends, strict=True)):
         return bad("a word has no length", "words")
     words = tuple(
-        Word(
-            " ".join(plain), word.start, min(word.end, clip.duration), voices[0], word.source, word.confidence
-        )
-        for plain, word in timed
+        replace(word, text=" ".join(plain), end=end, speaker=voices[0])
+        for (plain, word), end in zip(timed, ends, strict=True)
     )
     split = clip.split if held_out is None else held_out.split_of(clip.source, voices[0], clip.split)
     try:
@@ -125,9 +125,8 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
     except OSError as error:
         return bad(f"{clip.audio}: {error.strerror}", "audio")
     stamp = f"{stat.st_size} {stat.st_mtime_ns}"
-    return Sentence(
-        clip.id, clip.audio, stamp, clip.duration, words, voices[0], split, clip.source, clip.licence
-    )
+    known = (clip.id, clip.audio, stamp, clip.duration, words)
+    return Sentence(*known, voices[0], split, clip.source, clip.licence)
 
 
 # --- which voices are for testing --------------------------------------------------------------------------------
@@ -184,8 +183,8 @@ def _bare(name: str) -> str:
 
 def _own_name(name: str, corpus: str | None) -> str:
     """The bare name without the beginning that it shares with its corpus', where that is three letters or more."""
-    n_shared = next((n for n, (a, b) in enumerate(zip(name, corpus or "", strict=False)) if a != b), 0)
-    return name[n_shared:] if n_shared >= 3 else name
+    n_shared = [*map(eq, name, corpus or ""), False].index(False)
+    return name[n_shared:] or name if n_shared >= 3 else name
 
 
 # --- which sentences a clip has ------------------------------------------------------------------------------------
@@ -258,10 +257,7 @@ def cut(
             break
         short = [i for i in after if ends[i - 1] - start <= longest - 2 * EDGE]
         firsts.append(short[int(rng.integers(len(short)))] if short else after[0])
-    pieces = [
-        Sentence(**{name: getattr(sentence, name) for name in Sentence.__slots__} | {"words": words[a:b]})
-        for a, b in pairwise((*firsts, len(words)))
-    ]
+    pieces = [replace(sentence, words=words[a:b]) for a, b in pairwise((*firsts, len(words)))]
     return [piece for piece in pieces if piece.seconds <= most]
 
 
@@ -325,9 +321,8 @@ def _clip_of(talking: Sequence[_Voice], rng: np.random.Generator, settings: Comp
             stuck += 1
         else:
             stuck = 0
-            gap = max(
-                0.0, pause - edge - (sentence.words[0].start - sentence.start)
-            )  # pauses are between words
+            # pauses are between words
+            gap = max(0.0, pause - edge - (sentence.words[0].start - sentence.start))
             edge = sentence.end - max(word.end for word in sentence.words)
             at += gap + sentence.seconds
             said.append({**asdict(sentence), "gap": gap, "start": sentence.start, "end": sentence.end})
@@ -393,20 +388,11 @@ def composed(row: Row, root: Path) -> tuple[npt.NDArray[np.float32], Clip]:
     noise = _noise(len(speech), rng) * (SPEECH_RMS * 10 ** (rng.uniform(*NOISE_DB) / 20))
     loud = (speech + noise) * 10 ** (rng.uniform(*OVERALL_DB) / 20)
     mixed = (loud / max(1.0, float(np.abs(loud).max()))).astype(np.float32)
-    told = [
-        dict.fromkeys(said[name] or "unknown" for said in given["sentences"])
-        for name in ("source", "licence")
-    ]
-    clip = Clip(
-        id=given["id"],
-        audio=f"audio/{given['id']}.flac",
-        duration=len(mixed) / SAMPLE_RATE,
-        words=tuple(words),
-        split=given["sentences"][0]["split"],
-        source=" and ".join(told[0]),
-        licence=" and ".join(told[1]),
-    )
-    return mixed, clip
+    file, duration = f"audio/{given['id']}.flac", len(mixed) / SAMPLE_RATE
+    split = given["sentences"][0]["split"]
+    told = ([said[name] or "unknown" for said in given["sentences"]] for name in ("source", "licence"))
+    source, licence = (" and ".join(dict.fromkeys(some)) for some in told)
+    return mixed, Clip(given["id"], file, duration, tuple(words), split, source, licence)
 
 
 def _levelled(
@@ -416,9 +402,8 @@ def _levelled(
     inside = np.concatenate([samples[round(a * SAMPLE_RATE) : round(b * SAMPLE_RATE)] for a, b in spoken])
     rms = float(np.sqrt((inside.astype(np.float64) ** 2).mean())) if len(inside) else 0.0
     if rms < SILENCE_RMS:
-        raise AudioError(
-            str(path), "silence where its words are said", "correct their times, or leave the clip out"
-        )
+        remedy = "correct their times, or leave the clip out"
+        raise AudioError(str(path), "silence where its words are said", remedy)
     samples = samples * np.float32(SPEECH_RMS * 10 ** (db / 20) / rms)
     n_fade = min(round(FADE * SAMPLE_RATE), len(samples) // 2)
     ramp = np.linspace(0, 1, n_fade, dtype=np.float32)
@@ -474,9 +459,8 @@ def chosen(
     if not sentences:
         there = ", ".join(f"{n} of split {name}" for name, n in sorted(others.items())) or "none at all"
         why = f"; {len(bad)} cannot be used, the first ({bad[0].file}): {bad[0].error}" if bad else ""
-        raise BuildError(
-            f"no sentence of split {split!r}: there are {there}{why}; --split says whose are composed"
-        )
+        found = f"no sentence of split {split!r}: there are {there}{why}"
+        raise BuildError(f"{found}; --split says whose are composed")
     return sentences, bad
 
 

@@ -29,16 +29,9 @@ from tgsr.timeline import Span, Word
 
 Target = Literal["ms-swift", "trl", "verl", "nemo-rl"]
 Family = Literal[
-    "qwen_omni",
-    "qwen2_audio",
-    "qwen3_omni",
-    "audio_flamingo3",
-    "music_flamingo",
-    "voxtral",
-    "gemma4",
-    "phi4_multimodal",
-    "granite_speech",
-]
+    "qwen_omni", "qwen2_audio", "qwen3_omni", "audio_flamingo3", "music_flamingo", "voxtral", "gemma4",
+    "phi4_multimodal", "granite_speech",
+]  # fmt: skip
 """By the names of their files in models/, or the hub's."""
 NO_TRAINER = {
     "granite_speech": "ms-swift and LLaMA-Factory have no such model, and its chat template takes a turn as one text, "
@@ -289,19 +282,19 @@ def _questions(path: Path, rows: Iterator[tuple[int, object]]) -> Iterator[Quest
 
 def _rows(
     questions: Iterable[Question],
-    questions_path: Path,
+    path: Path,
     target: Target,
     family: Family,
     words: Mapping[str, Sequence[Word]],
 ) -> Iterator[dict[str, Any]]:
-    file = str(questions_path)
+    file = str(path)
     kind = None
     for index, question in enumerate(questions):
         if kind not in (None, question.kind):
             problem = f"question {question.id!r} is a {question.kind}, those before it are not: a file is for one stage"
             raise RecordError(None, problem, file, remedy="export the kinds apart")
         kind = question.kind
-        audio_path = os.path.abspath(resolve_audio(question, questions_path))
+        audio_path = os.path.abspath(resolve_audio(question, path))
         said = words.get(question.clip_id)
         try:
             if target == "verl":

@@ -287,12 +287,9 @@ def _schema(pyarrow: Any, of_questions: bool) -> Any:
         word = [("word", text), *span, ("speaker", text), ("source", text), ("confidence", number)]
         columns.append(("words", many(pyarrow.struct(word))))
         columns += [(name, text) for name in ("split", "source", "licence", "speaker", "text", "language")]
-        columns += [
-            labelled,
-            ("events", many(pyarrow.struct([("label", text), *span]))),
-            ("flags", many(text)),
-            ("holes", many(pyarrow.struct([*span, ("text", text), ("speaker", text)]))),
-        ]
+        event, hole = [("label", text), *span], [*span, ("text", text), ("speaker", text)]
+        columns += [labelled, ("events", many(pyarrow.struct(event))), ("flags", many(text))]
+        columns.append(("holes", many(pyarrow.struct(hole))))
     noted = {"info": {"features": {"audio": {"_type": "Audio"}}}}  # so that `datasets` decodes it
     return pyarrow.schema(columns, metadata={"huggingface": json.dumps(noted)})
 

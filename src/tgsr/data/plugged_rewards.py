@@ -31,15 +31,13 @@ def terms_of(**settings: Any) -> tuple[RewardTerm, ...]:
     return reward_terms(GrpoConfig(questions="", **settings))
 
 
-TERMS: dict[str, RewardTerm] = {
-    term.name: term for reward in ("paper", "grounded", "dense") for term in terms_of(reward=reward)
-}
+_ALL = [term for reward in ("paper", "grounded", "dense") for term in terms_of(reward=reward)]
+TERMS: dict[str, RewardTerm] = {term.name: term for term in _ALL}
 """Each term by its name, for trainers that take and weigh them one by one: Eq. 3 is answer + timestamp_grounding,
 `--reward grounded` answer + place, `--reward dense` answer + timestamp_grounding + dense_grounding."""
 
-STRICT: dict[str, RewardTerm] = {
-    term.name: term for term in terms_of(reward="paper", counter="strict", answer_reader="strict")
-}
+_STRICT = terms_of(reward="paper", counter="strict", answer_reader="strict")
+STRICT: dict[str, RewardTerm] = {term.name: term for term in _STRICT}
 """Eq. 3's terms with `--counter strict` and `--answer-reader strict`."""
 
 
@@ -78,9 +76,8 @@ def term_rewards(
 
 def _asked_of(kept: object) -> tuple[Question, tuple[Word, ...] | None]:
     if kept is None:
-        raise RecordError(
-            KEPT, "no such column: rewards are for files that `tgsr export` wrote; export again"
-        )
+        problem = "no such column: rewards are for files that `tgsr export` wrote; export again"
+        raise RecordError(KEPT, problem)
     question, words = kept_in(kept)
     if question.kind != "choice":
         problem = f"question {question.id!r} is a {question.kind}, and rewards are for choice questions"

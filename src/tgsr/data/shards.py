@@ -65,9 +65,8 @@ class Step:
 
     def key(self, rows: Sequence[Row], root: Path) -> str:
         name = self.name or f"{self.function.__module__}.{self.function.__qualname__}"
-        digest = hashlib.sha256(
-            f"{name} {self.version} {json.dumps(asdict(self.settings), default=str)}".encode()
-        )
+        settings = json.dumps(asdict(self.settings), default=str)
+        digest = hashlib.sha256(f"{name} {self.version} {settings}".encode())
         for model in self.models:
             if model and (folder := Path(model)).is_dir():
                 for file in sorted(folder.iterdir()):
@@ -151,10 +150,9 @@ def run(
         except DiskError as error:
             raise ShardError(f"{error}: {kept.name} has what is done") from error
         if counts.left_out > most_bad * counts.given:
-            raise ShardError(
-                f"{out}: {counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}; "
-                f"{errors_of(out)} says why: mend them or raise --most-bad"
-            )
+            problem = f"{counts.left_out} of {counts.given} rows were left out, more than {most_bad:.0%}"
+            remedy = f"{errors_of(out)} says why: mend them or raise --most-bad"
+            raise ShardError(f"{out}: {problem}; {remedy}")
         return counts
 
 

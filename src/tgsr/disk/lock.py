@@ -90,23 +90,19 @@ def _locked(lock: Path, path: StrPath) -> int:
         except BlockingIOError:
             holder = os.pread(file, 1000, 0)
             os.close(file)
-            raise RunError(
-                f"{path}: is being written by {_said(holder)}; wait for its end, stop it, or choose another --out"
-            ) from None
+            remedy = "wait for its end, stop it, or choose another --out"
+            raise RunError(f"{path}: is being written by {_said(holder)}; {remedy}") from None
         except OSError as error:
-            print(
-                f"{path}: two runs on it would not be noticed: {lock.parent} has no locks ({error})",
-                file=sys.stderr,
-            )
+            why = f"{lock.parent} has no locks ({error})"
+            print(f"{path}: two runs on it would not be noticed: {why}", file=sys.stderr)
             return file
         try:
             is_there = os.path.samestat(os.fstat(file), lock.stat())
         except FileNotFoundError:
             is_there = False
         if is_there:
-            break
+            return file
         os.close(file)  # the one before has just ended, and removed it
-    return file
 
 
 def _who() -> bytes:

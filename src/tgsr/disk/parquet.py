@@ -42,9 +42,8 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         for batch in file.iter_batches(batch_size=1000, columns=names):
             yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise RecordError(
-            None, f"cannot be read as Parquet ({error})", str(path), remedy="copy it again"
-        ) from None
+        problem = f"cannot be read as Parquet ({error})"
+        raise RecordError(None, problem, str(path), remedy="copy it again") from None
 
 
 def write_parquet(path: Path, schema: Any, groups: Iterable[list[dict[str, Any]]]) -> None:

@@ -350,9 +350,8 @@ def opened(path: Path) -> BinaryIO:
     try:
         return io.BytesIO(gzip.decompress(path.read_bytes()))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise RecordError(
-            None, f"is no whole gzip file ({error})", str(path), remedy="copy it again"
-        ) from error
+        problem = f"is no whole gzip file ({error})"
+        raise RecordError(None, problem, str(path), remedy="copy it again") from error
 
 
 def json_lines(path: Path) -> Iterator[Entry | Bad]:
@@ -457,10 +456,10 @@ def _str(content: bytes) -> str:
     return content.decode(errors="surrogatepass")
 
 
-def utf8(content: bytes, field: str, where: str = "") -> str:
+def utf8(content: bytes, field: str) -> str:
     """The text without the blanks around it. RecordError about that field where it is not UTF-8."""
     try:
         return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        problem = f"{where}byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
+        problem = f"byte {error.object[error.start]:#04x} at {error.start} is not UTF-8"
         raise RecordError(field, problem) from None

@@ -25,8 +25,6 @@ from tgsr.errors import RunError
 HALF_RUN_JSON = "run.json.tmp"  # what a death while run.json was written left behind in earlier versions
 PACKAGES = ("tgsr", "torch", "transformers", "peft")
 N_NAMED = 3  # of the files that differ, in an error
-
-
 _STEP = re.compile(r"checkpoint-(0|[1-9]\d*)\.pt")
 
 
@@ -51,12 +49,8 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """The numbered checkpoints that there are by their steps, in order."""
-        found = {
-            int(name[1]): path
-            for path in self.path.glob("checkpoint-*.pt")
-            if (name := _STEP.fullmatch(path.name))
-        }
-        return dict(sorted(found.items()))
+        named = [(_STEP.fullmatch(path.name), path) for path in self.path.glob("checkpoint-*.pt")]
+        return dict(sorted((int(name[1]), path) for name, path in named if name))
 
     @property
     def metrics(self) -> Path:
@@ -108,9 +102,8 @@ class RunFolder:
                     f"{self.sounds}: is gone or was altered, and the clips are not all those that the run began with: "
                     "bring it back, or choose another --out"
                 )
-        refuse_changed(
-            self.path, "sound", sorted(k for k in samples if before.get(k, samples[k]) != samples[k])
-        )
+        others = sorted(name for name in samples if before.get(name, samples[name]) != samples[name])
+        refuse_changed(self.path, "sound", others)
         now = {**before, **samples}
         if known is None or now != before:
             rows = ({"audio": audio, "sha256": now[audio]} for audio in sorted(now))
@@ -126,15 +119,12 @@ class RunFolder:
 
 
 def _summary(samples: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "n": len(samples),
-        "sha256": hashlib.sha256(json.dumps(samples, sort_keys=True).encode()).hexdigest(),
-    }
+    content = json.dumps(samples, sort_keys=True).encode()
+    return {"n": len(samples), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-_OBJECTS = (  # in run.json
-    *("config", "config_since", "data", "features", "versions", "model", "sounds", "watch"),
-)
+# in run.json
+_OBJECTS = ("config", "config_since", "data", "features", "versions", "model", "sounds", "watch")
 _COPY_BACK = "copy it back from elsewhere, or the one that the same command writes in another --out"
 
 
@@ -191,20 +181,13 @@ def _sha256(known: object) -> object:
     return known.get("sha256") if isinstance(known, dict) else None
 
 
-def open_run(
-    path: Path,
-    stage: str,
-    config: Any,
-    data: str | Sequence[str] | None = None,
-    features: Mapping[str, str] | None = None,
-) -> RunFolder:
+def open_run(path: Path, stage: str, config: Any, data: str | Sequence[str] | None = None) -> RunFolder:
     """A new run folder, or the one that the same command started before.
 
-    `data` are the files that the run learns from, `features` says how its clips are heard. Raises RunError where the
-    folder holds something else: another stage, other arguments or data, or files of another making, and
-    where `data` cannot be read. Nothing is overwritten.
+    `data` are the files that the run learns from. Raises RunError where the folder holds something else: another
+    stage, other arguments or data, or files of another making, and where `data` cannot be read. Nothing is overwritten.
     """
-    asked_for = describe_run(stage, config, data, features)
+    asked_for = describe_run(stage, config, data, None)
     folder = find_run(path, config, asked_for)
     begin_run(folder, asked_for)
     return folder
@@ -285,10 +268,8 @@ def begin_run(folder: RunFolder, asked_for: Mapping[str, Any]) -> None:
     known = existing | {name: asked_for[name] for name in ("data",) if name in asked_for}
     before = [existing.get("versions"), *existing.get("went_on_with", ())]
     if versions != before[-1]:
-        print(
-            f"{folder.path}: goes on with {_listed(versions)}; it was with {_listed(before[-1])}",
-            file=sys.stderr,
-        )
+        others = f"goes on with {_listed(versions)}; it was with {_listed(before[-1])}"
+        print(f"{folder.path}: {others}", file=sys.stderr)
         known = {**known, "went_on_with": [*before[1:], versions]}
     if known != existing:
         folder.write(known)
@@ -301,11 +282,9 @@ def _code() -> str:
 
 
 def _listed(versions: object) -> str:
-    return (
-        ", ".join(f"{k} {v}" for k, v in versions.items())
-        if isinstance(versions, dict)
-        else "unknown versions"
-    )
+    if not isinstance(versions, dict):
+        return "unknown versions"
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _is_half(path: Path) -> bool:

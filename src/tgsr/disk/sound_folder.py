@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 
 from tgsr.errors import RecordError
@@ -13,16 +14,8 @@ from tgsr.errors import RecordError
 # What libsndfile or FFmpeg call the content of a file with that suffix; () where both have several names for it.
 MP4, MATROSKA, WAV = ("MOV,MP4,M4A,3GP,3G2,MJ2",), ("MATROSKA,WEBM",), ("WAV", "WAVEX", "RF64")
 FORMATS = {
-    ".wav": WAV,
-    ".rf64": WAV,
-    ".w64": ("W64",),
-    ".flac": ("FLAC",),
-    ".mp3": ("MP3",),
-    ".aac": ("AAC",),
-    ".au": ("AU",),
-    ".caf": ("CAF",),
-    ".sph": ("NIST", "NISTSPHERE"),
-    ".avi": ("AVI",),
+    **{".wav": WAV, ".rf64": WAV, ".w64": ("W64",), ".flac": ("FLAC",), ".mp3": ("MP3",), ".aac": ("AAC",)},
+    **{".au": ("AU",), ".caf": ("CAF",), ".sph": ("NIST", "NISTSPHERE"), ".avi": ("AVI",)},
     **dict.fromkeys((".ogg", ".opus", ".oga"), ("OGG",)),
     **dict.fromkeys((".aiff", ".aif"), ("AIFF",)),
     **dict.fromkeys((".m4a", ".mp4", ".m4b", ".m4r", ".m4v", ".mov", ".3gp", ".3g2"), MP4),
@@ -90,8 +83,5 @@ class SoundFolder:
 
     def _rank(self, path: Path, audio: str, wanted: tuple[str, ...]) -> tuple[int, bool, int]:
         parts = parts_of(path.relative_to(self.folder).as_posix())
-        n_alike = next(
-            (n for n, (a, b) in enumerate(zip(parts[::-1], wanted[::-1], strict=False)) if a != b), None
-        )
-        n_alike = min(len(parts), len(wanted)) if n_alike is None else n_alike
+        n_alike = [*map(eq, parts[::-1], wanted[::-1]), False].index(False)
         return n_alike, audio.lower().endswith(path.suffix.lower()), -len(parts)

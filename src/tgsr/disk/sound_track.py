@@ -52,6 +52,8 @@ ENCRYPTED = re.compile(
     rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c",
     re.DOTALL,
 )
+# bytes of it in an mp3 frame, by whether it is MPEG-1 and mono
+SIDE_INFORMATION = {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}
 FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1.0}  # of FFmpeg's samples
 
 
@@ -85,11 +87,8 @@ class Mono:
         is_heard = self.before > INAUDIBLE * self.n_samples
         if is_heard and self.after * self.n_channels < CANCELLED * self.before:
             lost = f"{1 - self.after / self.before:.0%} of the sound is lost when they are averaged"
-            raise AudioError(
-                self.name,
-                f"its {self.n_channels} channels are in opposite phase: {lost}",
-                "keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav",
-            )
+            problem = f"its {self.n_channels} channels are in opposite phase: {lost}"
+            raise AudioError(self.name, problem, "keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav")
 
 
 def pieces(name: str, channel: int | None = None) -> Iterator[Piece]:
@@ -152,11 +151,8 @@ def _header(name: str, read: Callable[[Any], T]) -> T:
 def require_whole(name: str, claimed: Seconds, found: Seconds, slack: Seconds) -> None:
     """AudioError where less was found than a header claims."""
     if found < claimed - slack:
-        raise AudioError(
-            name,
-            f"the header promises {claimed:.2f} s, but {found:.2f} s are there: the file is cut off or damaged",
-            FETCH_AGAIN,
-        )
+        promised = f"the header promises {claimed:.2f} s, but {found:.2f} s are there"
+        raise AudioError(name, f"{promised}: the file is cut off or damaged", FETCH_AGAIN)
 
 
 @dataclass(slots=True)
@@ -234,12 +230,7 @@ def _is_mp3_frame(content: mmap.mmap, at: int, n_side: int) -> bool:
     if at < 0 or content[at] != 0xFF or content[at + 1] & 0xE6 != 0xE2:
         return False
     is_first_version, is_mono = content[at + 1] & 0x18 == 0x18, content[at + 3] >> 6 == 3
-    return (
-        n_side
-        == {(True, False): 32, (True, True): 17, (False, False): 17, (False, True): 9}[
-            is_first_version, is_mono
-        ]
-    )
+    return n_side == SIDE_INFORMATION[is_first_version, is_mono]
 
 
 def require_all_of_wav(name: str) -> None:
@@ -323,9 +314,8 @@ def ogg_links(file: BinaryIO) -> list[OggLink]:
             n_segments = content[at + 26]
             at += 27 + n_segments + sum(content[at + 27 : at + 27 + n_segments])
         if at > len(content) and not is_beginning:
-            raise AudioError(
-                file.name, "its last page is cut off", f"{FETCH_AGAIN}; or keep what is there: {REMUX}"
-            )
+            remedy = f"{FETCH_AGAIN}; or keep what is there: {REMUX}"
+            raise AudioError(file.name, "its last page is cut off", remedy)
         links.append(OggLink(begin, len(content), is_unbroken and at == len(content)))
     return links
 
@@ -475,11 +465,8 @@ def _unreadable(name: str, error: Exception, heard: Seconds) -> AudioError:
 
 def _is_encrypted(name: str) -> bool:
     """Whether an MP4 file's samples are under a key (Common Encryption, FairPlay, Audible), or a WMA's."""
-    with open(name, "rb") as file:
-        if not file.read(1):
-            return False
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return ENCRYPTED.search(content) is not None
+    with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return ENCRYPTED.search(content) is not None
 
 
 def _require_whole(name: str, container: Any, track: Any, clock: _Clock, reached: Seconds) -> None:
@@ -497,10 +484,8 @@ def _frames_of_mp3(file: BinaryIO) -> int:
     file.seek(0)
     head = file.read(10)
     is_tagged = head[:3] == b"ID3" and len(head) == 10
-    size = (
-        sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)) if is_tagged else -10
-    )
-    file.seek(10 + size)
+    size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=False))
+    file.seek(10 + size if is_tagged else 0)
     first = file.read(2048)
     at = max(first.find(b"Xing"), first.find(b"Info"))
     is_counted = at >= 0 and len(first) >= at + 12 and first[at + 7] & 1

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -33,15 +33,10 @@ def disk_errors(path: StrPath) -> Iterator[None]:
         raise
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else _number(error)
-        if (
-            number is None
-            or number not in DISK_REMEDIES
-            or not _is_about(error, Path(os.path.realpath(path)))
-        ):
+        if number not in DISK_REMEDIES or not _is_about(error, Path(os.path.realpath(path))):
             raise
-        raise DiskError(
-            f"{path}: {os.strerror(number)}; {DISK_REMEDIES[number]} and run the same command again"
-        ) from error
+        remedy = f"{DISK_REMEDIES[number]} and run the same command again"
+        raise DiskError(f"{path}: {os.strerror(number)}; {remedy}") from error
 
 
 def _number(error: SafetensorError) -> int | None:
@@ -52,9 +47,7 @@ def _number(error: SafetensorError) -> int | None:
 
 def _is_about(error: OSError | SafetensorError, target: Path) -> bool:
     """Whether it was the target that could not be written, and not something else that the block used."""
-    if isinstance(error, SafetensorError):
-        return True
-    if error.filename is None:  # a write
+    if isinstance(error, SafetensorError) or error.filename is None:  # a write
         return True
     path = Path(os.path.realpath(os.fsdecode(error.filename)))
     return path == target or path in target.parents or any(part.startswith(HALF) for part in path.parts)
@@ -104,20 +97,13 @@ def whole_folder(path: StrPath) -> Iterator[Path]:
     Where anything fails in the block, nothing is left. Folders above it are made. Raises DiskError as `disk_errors`.
     """
     target = Path(path)
-    with disk_errors(path):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent)
-        half = target.with_name(half_name())
-        half.mkdir()
+    with disk_errors(path), _half_folder(target.parent) as half:
+        yield half
         try:
-            yield half
-            try:
-                half.rename(target)
-            except OSError:
-                if not target.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+            half.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
 
 
 @contextmanager
@@ -127,19 +113,25 @@ def whole_files(folder: StrPath) -> Iterator[Path]:
     For writers of other packages, which choose the files' names themselves.
     """
     target = Path(folder)
-    with disk_errors(target):
-        target.mkdir(parents=True, exist_ok=True)
-        sweep(target)
-        half = target / half_name()
-        half.mkdir()
-        try:
-            yield half
-            for path in sorted(half.rglob("*")):
-                if path.is_file():
-                    with whole(target / path.relative_to(half)) as file:
-                        os.replace(path, file)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+    with disk_errors(target), _half_folder(target) as half:
+        yield half
+        for path in sorted(half.rglob("*")):
+            if path.is_file():
+                with whole(target / path.relative_to(half)) as file:
+                    os.replace(path, file)
+
+
+@contextmanager
+def _half_folder(parent: Path) -> Iterator[Path]:
+    """An unfinished folder in `parent`, which is made where it is missing; it goes with the block."""
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    half = parent / half_name()
+    half.mkdir()
+    try:
+        yield half
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 def half_name() -> str:
@@ -193,16 +185,11 @@ def _is_running(process: int) -> bool:
 def _here() -> str:
     """This machine since it was started, and this container: where a process' number means the same process."""
     parts = [os.uname().nodename]
-    for read, source in ((os.readlink, "/proc/self/ns/pid"), (_text, "/proc/sys/kernel/random/boot_id")):
-        try:
-            parts.append(read(source))
-        except OSError:  # not Linux
-            parts.append("")
+    with suppress(OSError):  # not Linux
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def _text(path: str) -> str:
-    return Path(path).read_text()
 
 
 def sha256_of(path: Path) -> str:

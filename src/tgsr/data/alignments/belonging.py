@@ -138,11 +138,9 @@ def _sources(given: Path, bad: list[Bad]) -> Iterator[Source]:
             bad.append(Bad(str(path), str(error)))
             continue
         for recording in recordings:
-            beside = (inside.parent / recording).as_posix() if recording else ""
-            names = (
-                _names(inside) if not recording else tuple(_composed(_stem(n)) for n in (beside, recording))
-            )
-            yield Source(path, recording, tuple(dict.fromkeys((beside, *names) if recording else names)))
+            beside = (inside.parent / recording).as_posix()
+            names = (beside, _composed(_stem(beside)), _composed(_stem(recording)))
+            yield Source(path, recording, tuple(dict.fromkeys(names)) if recording else _names(inside))
 
 
 @lru_cache(maxsize=8)

@@ -26,9 +26,8 @@ VOICE = re.compile(r"<v(?:\.[^\s>]{0,200})?\s+([^>]{0,200})>")
 SPLIT = re.compile(rf"(<{CLOCK}>|</?v(?:[.\s][^>]{{0,200}})?>|\n)")
 HIGHLIGHT = re.compile(r"<(?:u|b|font|c\.)\b[^>]{0,200}>|\{[^}]{0,200}\\1?c&[^}]{0,200}\}")
 LOWLIGHT = re.compile(r"</(?:u|b|font|c)>|\{\\r[^}]{0,200}\}")
-MARKUP = re.compile(
-    r"</?(?:[abcipsu]|br|div|em|font|lang|rt|ruby|span|strong)\b[^>]{0,200}>|\{\\[^}]{0,200}\}"
-)
+TAGS = "[abcipsu]|br|div|em|font|lang|rt|ruby|span|strong"
+MARKUP = re.compile(rf"</?(?:{TAGS})\b[^>]{{0,200}}>|\{{\\[^}}]{{0,200}}\}}")
 ON, OFF = "\ue000", "\ue001"  # where a highlight begins and ends, in private characters
 MARK = re.compile(
     r"<(?!v[.\s>])[A-Za-z][^>]{0,200}>|\[[^\]]{0,200}\](?!:)|\([^)]{0,200}\)|\{[^}]{0,200}\}|(?<!\S)\*[^*\n]{1,200}\*(?!\S)"
@@ -81,6 +80,10 @@ class _Cue:
 
 
 def srt(text: str, source: str = SRT) -> Iterator[Timed]:
+    """The words of cues. Times between them, and those of a highlighted word, are used as they are.
+
+    <v NAME> and NAME: tell the speaker for the rest of the cue.
+    """
     lines = text.split("\n")
     cues = [n for n, line in enumerate(lines) if "-->" in line]
     if not cues and not text.lstrip().startswith("WEBVTT"):
@@ -127,17 +130,13 @@ def seconds(clock: str) -> Seconds:
 def read(source: str, shown: Sequence[Shown]) -> Iterator[Timed]:
     """Every cue's words. Captions that roll, grow or light up word by word show words again: these are read once."""
     # Some are there twice; without a time of its own, a cue of the same words is another.
-    known = {
-        (cue.start, cue.end, cue.lines if cue.end > cue.start else n): cue for n, cue in enumerate(shown)
-    }
+    known: dict[tuple[Seconds, Seconds, object], Shown] = {}
+    for n, cue in enumerate(shown):
+        known[cue.start, cue.end, cue.lines if cue.end > cue.start else n] = cue
     shown = list(known.values())
-    prefixes = [
-        match[1].strip()
-        for cue in shown
-        for line in cue.lines
-        if (match := SPEAKER.match(MARKUP.sub("", line)))
-    ]
-    is_named = len(shown) > 1 and all(SPEAKER.match(MARKUP.sub("", "".join(cue.lines[:1]))) for cue in shown)
+    begun = [[SPEAKER.match(MARKUP.sub("", line)) for line in cue.lines] for cue in shown]
+    prefixes = [match[1].strip() for of_cue in begun for match in of_cue if match]
+    is_named = len(shown) > 1 and all(any(of_cue[:1]) for of_cue in begun)
     names = {name for name, n in Counter(prefixes).items() if (n > 1 or is_named) and TITLED.fullmatch(name)}
     shown = _pieced(shown)
     if any(INLINE.search(line) for cue in shown for line in cue.lines):
@@ -168,9 +167,8 @@ def _pieced(shown: Sequence[Shown]) -> Sequence[Shown]:
 
 def is_by_token(texts: Sequence[str]) -> bool:
     """Whether each text is one token, of which those that begin words, at least half, begin with a blank."""
-    return all(len(text.split()) < 2 for text in texts) and 2 * sum(text[:1] == " " for text in texts) >= len(
-        texts
-    )
+    n_begun = sum(text[:1] == " " for text in texts)
+    return all(len(text.split()) < 2 for text in texts) and 2 * n_begun >= len(texts)
 
 
 def _rolled(shown: Sequence[Shown]) -> list[Shown]:

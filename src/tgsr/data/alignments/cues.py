@@ -16,11 +16,8 @@ from tgsr.timeline import Seconds, Word, in_order
 
 Format = Literal["srt", "vtt", "textgrid", "ctm", "tsv", "txt", "json", "labels", "rttm"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-SUFFIXES: dict[Format, str] = {
-    **{to: f".{to}" for to in FORMATS},
-    "textgrid": ".TextGrid",
-    "labels": ".labels.txt",
-}
+SUFFIXES: dict[Format, str] = {to: f".{to}" for to in FORMATS}
+SUFFIXES |= {"textgrid": ".TextGrid", "labels": ".labels.txt"}
 """What `writing` writes; named here, where a command reads its flags without numpy."""
 
 LONG_PAUSE: Seconds = 1.0  # that no cue goes across
@@ -109,9 +106,8 @@ def subtitles(
     cues = []
     for n, lines in enumerate(shown):
         start, said = lines[0][0].start, max(word.end for line in lines for word in line)
-        following = next(
-            (after[0][0].start for after in shown[n + 1 :] if after[0][0].start >= said), math.inf
-        )
+        starts = (after[0][0].start for after in shown[n + 1 :])
+        following = next((after for after in starts if after >= said), math.inf)
         n_read = sum(width(joined(line)) for line in lines)
         wanted = max(said, start + max(SHORTEST, n_read / layout.max_characters_per_second))
         end = min(wanted, max(said, min(following, duration)), start + layout.max_cue_seconds)
@@ -126,16 +122,12 @@ def runs(words: Sequence[Word]) -> list[list[Word]]:
     """
     cut: list[list[Word]] = []
     current: dict[str | None, list[Word]] = {}
-    between: dict[
-        str | None, Seconds
-    ] = {}  # when the first of the others' words since a speaker's last one ended
+    # when the first of the others' words since a speaker's last one ended
+    between: dict[str | None, Seconds] = {}
     for word in in_order(words):
         run = current.get(word.speaker)
-        if (
-            run is None
-            or word.start - run[-1].end >= LONG_PAUSE
-            or between.get(word.speaker, math.inf) <= word.start
-        ):
+        is_parted_by_others = between.get(word.speaker, math.inf) <= word.start
+        if run is None or word.start - run[-1].end >= LONG_PAUSE or is_parted_by_others:
             run = current[word.speaker] = []
             cut.append(run)
         run.append(word)
@@ -279,9 +271,8 @@ def _lines(words: Sequence[Word], layout: Layout, label: int) -> tuple[tuple[Wor
                 if wide > layout.max_line_width and stop > first + 1:
                     break
                 parted = _break_cost(words[stop - 1], words[stop]) if stop < len(words) else 0.0
-                uneven = (
-                    wide / layout.max_line_width
-                ) ** 2  # the sum of squares is least where lines are alike
+                # the sum of squares is least where lines are alike
+                uneven = (wide / layout.max_line_width) ** 2
                 following[stop] = min(following.get(stop, (math.inf, 0)), (cost + parted + 4 * uneven, first))
         best.append(following)
     lines: list[tuple[Word, ...]] = []

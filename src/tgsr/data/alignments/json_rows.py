@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from unicodedata import east_asian_width
 
@@ -16,6 +16,8 @@ MS: Seconds = 0.001
 CONFIDENCES = ("probability", "score", "confidence", "conf")
 
 Row = dict[str, object]
+Layout = Callable[[Row], Iterable[Timed] | None]
+"""The words, or cues shared out, of a document that is one of a kind; None for any other."""
 Times = tuple[Seconds | None, Seconds | None]
 
 
@@ -40,9 +42,8 @@ def pieced(pieces: Sequence[Timed]) -> list[Timed]:
 def objects_in(values: object, what: str) -> list[tuple[str, Row]]:
     """Where each object of a list is, and it."""
     if not isinstance(values, list):
-        raise AlignmentError(
-            f"has no list of {what.rpartition(', ')[2]}s" + (f" in {what}" if "," in what else ""), REMEDY
-        )
+        inside = f" in {what}" if "," in what else ""
+        raise AlignmentError(f"has no list of {what.rpartition(', ')[2]}s{inside}", REMEDY)
     for n, value in enumerate(values, 1):
         if not isinstance(value, dict):
             raise AlignmentError(f"{what} {n} must be an object, got {value!r:.60}", "correct it")

@@ -25,15 +25,19 @@ NO_WORD = re.compile(r"\S+_[BIES]|[A-Z]{2}[012]|[▁Ġ]\S*")
 STM_REMEDY = "a line is `file channel speaker start end [<label>] words`, times in seconds"
 
 
+def _filled(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of every line that is not blank."""
+    return ((line, content) for line, content in enumerate(text.split("\n"), 1) if content.strip())
+
+
 def _fields(text: str) -> Iterator[tuple[int, list[str], str]]:
     """Line number, fields and text of every line that is no comment."""
-    for line, content in enumerate(text.split("\n"), 1):
-        fields = content.split()
-        if fields and not fields[0].startswith(";;"):
-            yield line, fields, content
+    rows = ((line, content.split(), content) for line, content in _filled(text))
+    return (row for row in rows if not row[1][0].startswith(";;"))
 
 
 def ctm(text: str) -> Iterator[Timed]:
+    """Words; where a recording has several channels, they are its speakers."""
     rows = list(_fields(text))
     channels: dict[str, set[str]] = {}
     for line, fields, content in rows:
@@ -93,11 +97,10 @@ def stm(text: str) -> Iterator[Timed]:
 
 
 def librispeech(text: str) -> Iterator[Timed]:
+    """The words of an utterance a line; an empty one is a silence."""
     remedy = 'a line is `id ",WORD,WORD," "end,end,end"`, an end for each word and silence'
     recordings: set[str] = set()
-    for line, content in enumerate(text.split("\n"), 1):
-        if not content.strip():
-            continue
+    for line, content in _filled(text):
         parts = LIBRISPEECH_LINE.fullmatch(content)
         if parts is None:
             raise AlignmentError(f"is no alignment: {content:.60}", remedy, line)
@@ -123,8 +126,8 @@ def labels(text: str) -> Iterator[Timed]:
     """
     remedy = "a line is start, end and label with tabs between them (in Audacity: Export Labels)"
     cues = []
-    for line, content in enumerate(text.split("\n"), 1):
-        if not content.strip() or content.startswith("\\"):
+    for line, content in _filled(text):
+        if content.startswith("\\"):
             continue
         if not LABEL_LINE.fullmatch(content):
             raise AlignmentError(f"is no label: {content:.60}", remedy, line)
@@ -138,19 +141,15 @@ def table(text: str) -> Iterator[Timed]:
     """Columns between tabs: start, end, word, and speaker and confidence, in seconds; or Whisper's own start, end, text
     of a cue, in milliseconds.
     """
-    remedy = (
-        "its columns are start, end, word, speaker, confidence (seconds), or start, end, text (milliseconds)"
-    )
-    header, *rows = text.split("\n")
-    names = header.split("\t")
+    columns = "start, end, word, speaker, confidence (seconds), or start, end, text (milliseconds)"
+    (_, header), *rows = _filled(text)
+    names = header.strip().split("\t")
     cues = []
-    for line, content in enumerate(rows, 2):
-        if not content.strip():
-            continue
+    for line, content in rows:
         values = dict(zip(names, content.split("\t"), strict=False))
         start, end = number(values["start"]), number(values.get("end", ""))
         if start is None or end is None:
-            raise AlignmentError(f"has no start and end: {content:.60}", remedy, line)
+            raise AlignmentError(f"has no start and end: {content:.60}", f"its columns are {columns}", line)
         if "text" in values:
             cues.append(Cue(TABLE, said(values["text"]), start / 1000, end / 1000, line))
         else:

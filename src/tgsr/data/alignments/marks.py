@@ -40,9 +40,8 @@ def kind(text: str) -> Kind | None:
     if plain in UNKNOWN or any(pattern.fullmatch(text) for pattern in (_FILLED, _CHANGE, _NAME)):
         return "unknown"
     if _BRACKETS.fullmatch(text):
-        is_word = _SOMETHING_SAID.search(text) or not _LETTERS.search(
-            text
-        )  # [ __ ] is a word that was cut out
+        # [ __ ] is a word that was cut out
+        is_word = _SOMETHING_SAID.search(text) or not _LETTERS.search(text)
         return "unknown" if is_word and not _NOTES.search(text) else "silence"
     if _PARENTHESES.fullmatch(text) or _INSIDE.search(text):
         return "unknown"

@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from tgsr.data.alignments import captions, elan, lines, responses, subtitle_formats, tiers
 from tgsr.data.alignments.alignment import Alignment, joined, kept
@@ -21,19 +20,12 @@ from tgsr.errors import AlignmentError
 Reader = Callable[[str], Iterator[Timed]]
 
 BY_SUFFIX: dict[str, Reader] = {
-    ".textgrid": tiers.textgrid,
-    ".ctm": lines.ctm,
-    ".stm": lines.stm,
-    ".json": responses.json_words,
-    ".json3": responses.json_words,
-    ".srt": captions.srt,
-    ".vtt": captions.vtt,
-    ".ass": subtitle_formats.ass,
-    ".ssa": subtitle_formats.ass,
-    ".sbv": subtitle_formats.sbv,
-    ".lrc": subtitle_formats.lrc,
-    ".ttml": subtitle_formats.xml,
-    ".dfxp": subtitle_formats.xml,
+    **{".textgrid": tiers.textgrid, ".ctm": lines.ctm, ".stm": lines.stm},
+    **dict.fromkeys((".json", ".json3"), responses.json_words),
+    **{".srt": captions.srt, ".vtt": captions.vtt},
+    **dict.fromkeys((".ass", ".ssa"), subtitle_formats.ass),
+    **{".sbv": subtitle_formats.sbv, ".lrc": subtitle_formats.lrc},
+    **dict.fromkeys((".ttml", ".dfxp"), subtitle_formats.xml),
     ".eaf": elan.eaf,
 }
 OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they name
@@ -41,23 +33,17 @@ OF_MANY = (lines.ctm, lines.stm, lines.librispeech)  # recordings, which they na
 log = logging.getLogger(__name__)
 
 
-class _Known(NamedTuple):
-    """How a text begins that can be told by that, whatever its file's suffix."""
-
-    pattern: re.Pattern[str]
-    reader: Reader
-
-
+# How a text begins that can be told by that, whatever its file's suffix.
 BY_BEGINNING = (
-    _Known(re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
-    _Known(re.compile(r"WEBVTT"), captions.vtt),
-    _Known(subtitle_formats.ASS_LINE, subtitle_formats.ass),
-    _Known(re.compile(r"(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<ANNOTATION_DOCUMENT", re.DOTALL), elan.eaf),
-    _Known(re.compile(r"<\?xml|<(?:\w+:)?tt\b|<transcript\b|<timedtext\b"), subtitle_formats.xml),
-    _Known(subtitle_formats.SBV_LINE, subtitle_formats.sbv),
-    _Known(subtitle_formats.LRC_LINE, subtitle_formats.lrc),
-    _Known(re.compile(rf"{lines.TABLE_LINE.pattern}$", re.MULTILINE), lines.table),
-    _Known(re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
+    (re.compile(r'(File type\s*=\s*)?"ooTextFile'), tiers.textgrid),
+    (re.compile(r"WEBVTT"), captions.vtt),
+    (subtitle_formats.ASS_LINE, subtitle_formats.ass),
+    (re.compile(r"(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<ANNOTATION_DOCUMENT", re.DOTALL), elan.eaf),
+    (re.compile(r"<\?xml|<(?:\w+:)?tt\b|<transcript\b|<timedtext\b"), subtitle_formats.xml),
+    (subtitle_formats.SBV_LINE, subtitle_formats.sbv),
+    (subtitle_formats.LRC_LINE, subtitle_formats.lrc),
+    (re.compile(rf"{lines.TABLE_LINE.pattern}$", re.MULTILINE), lines.table),
+    (re.compile(r"[{]|\[\s*([\[{\]]|$)"), responses.json_words),
 )
 BY_LINES = (
     (lines.LABEL_LINE, lines.labels),
@@ -71,21 +57,10 @@ BY_LINES = (
 def read_alignment(path: Path) -> dict[str, Alignment]:
     """The words of every recording in a file, by the recording's name: "" where the file names none.
 
-    The format is told from what the file says and, failing that, from its suffix; each word's `source` names it:
-
-    - textgrid: the tiers of words, one or one a speaker (tiers.py says which); where there are only utterances,
-      their times are shared out as those of cues are.
-    - ctm: `file channel start duration word [confidence [type [speaker]]]`; where a recording has several channels,
-      they are its speakers. stm: a line's time is shared out.
-    - librispeech-alignments: `id ",WORD,WORD," "end,end,end"`, an empty word being a silence.
-    - labels: Audacity's, `start end label` between tabs. tsv: what `writing` writes, or Whisper's of cues.
-    - JSON of WhisperX, whisper-timestamped, Whisper and others (responses.py lists them), and of speech services
-      (services.py).
-    - srt, vtt: a cue's time is shared out over its words by their number of characters: a guess, so
-      confidence 0.0. Times between words, and those of a highlighted word, are used as they are; lines that are shown
-      again are read once. <v NAME> and NAME: tell the speaker for the rest of the cue. So are ass and ssa, sbv, lrc,
-      ttml and YouTube's XML (subtitle_formats.py).
-    - eaf: ELAN's tiers, as those of a TextGrid.
+    The format is told from what the file says and, failing that, from its suffix; each word's `source` names it. What
+    is read of each: tiers.py (TextGrid), elan.py, lines.py (CTM, STM, LibriSpeech-alignments, labels, tables),
+    responses.py and services.py (JSON), captions.py (SRT, WebVTT) and subtitle_formats.py. The time of a cue, or of
+    an utterance, is shared out over its words by their number of characters: a guess, so confidence 0.0.
 
     Silences, sounds and other marks are no words (marks.py). A word without a time or length, or that ends before it
     starts, is missing, with a warning that counts them; a confidence outside [0, 1] is None. A file that holds no words
@@ -111,13 +86,8 @@ def read_alignment(path: Path) -> dict[str, Alignment]:
         n_left_out, first = n_left_out + n, first or first_of
     if first is not None:
         place = f"line {first.line}" if first.line else first.where.rstrip(": ")
-        log.warning(
-            "%s: %d words have no time or no length and leave holes; the first: %r, %s",
-            path,
-            n_left_out,
-            first.text,
-            place,
-        )
+        warning = "%s: %d words have no time or no length and leave holes; the first: %r, %s"
+        log.warning(warning, path, n_left_out, first.text, place)
     return found
 
 
@@ -158,9 +128,9 @@ def _text(content: bytes) -> str:
 
 def _reader(text: str, suffix: str) -> Reader:
     start = text.lstrip()
-    for known in BY_BEGINNING:
-        if known.pattern.match(start):
-            return known.reader
+    for pattern, reader in BY_BEGINNING:
+        if pattern.match(start):
+            return reader
     if suffix in BY_SUFFIX:
         return BY_SUFFIX[suffix]
     first = [line for line in text.split("\n") if line.strip() and not line.startswith(";;")][:2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 
 from tgsr.data.alignments import tiers
@@ -30,14 +30,7 @@ from tgsr.data.alignments.json_rows import (
     words_of,
 )
 from tgsr.data.alignments.services import SERVICES
-from tgsr.data.alignments.timed import (
-    DECIMALS,
-    Cue,
-    Timed,
-    UnknownFormat,
-    completed,
-    shared_out,
-)
+from tgsr.data.alignments.timed import DECIMALS, Cue, Timed, UnknownFormat, completed, shared_out
 from tgsr.errors import AlignmentError
 
 
@@ -71,7 +64,7 @@ def _has_text(value: object) -> bool:
     return isinstance(value, list) and any(map(_has_text, value))
 
 
-# Documents. Each layout gives the rows of a document that is one of its kind, and None for any other.
+# Documents
 
 
 def _segments(document: Row) -> Iterable[Timed] | None:
@@ -134,9 +127,8 @@ def _whisper_cpp(document: Row) -> Iterable[Timed] | None:
     elif is_by_token([str(entry.get("text") or "") for _, entry in rows]):  # -ml 1
         tokens = [rows]
     else:
-        return shared_out(
-            [cue_of("whisper.cpp", entry.get("text"), _offsets(entry, where), where) for where, entry in rows]
-        )
+        cues = [(where, entry.get("text"), _offsets(entry, where)) for where, entry in rows]
+        return shared_out([cue_of("whisper.cpp", text, span, where) for where, text, span in cues])
     return chain.from_iterable(pieced(list(map(_token, of_entry))) for of_entry in tokens)
 
 
@@ -161,9 +153,8 @@ def _pipeline(document: Row) -> Iterable[Timed] | None:
     for where, chunk in objects_in(chunks, "chunk"):
         pair = chunk.get("timestamp")
         start, end = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
-        cues.append(
-            cue_of("transformers", chunk.get("text"), span_of({"start": start, "end": end}, where), where)
-        )
+        span = span_of({"start": start, "end": end}, where)
+        cues.append(cue_of("transformers", chunk.get("text"), span, where))
     return shared_out(cues)
 
 
@@ -184,11 +175,8 @@ def _json3(document: Row) -> Iterable[Timed] | None:
 
 
 def _vosk(document: Row) -> Iterable[Timed] | None:
-    return (
-        words_of(objects_in(result, "word"), "vosk")
-        if isinstance(result := document.get("result"), list)
-        else None
-    )
+    result = document.get("result")
+    return words_of(objects_in(result, "word"), "vosk") if isinstance(result, list) else None
 
 
 def _montreal(document: Row) -> Iterable[Timed] | None:
@@ -208,16 +196,7 @@ def _montreal(document: Row) -> Iterable[Timed] | None:
     return tiers.timed("mfa", found)
 
 
-LAYOUTS: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
-    *SERVICES,
-    _segments,
-    _on_top,
-    _whisper_cpp,
-    _pipeline,
-    _json3,
-    _vosk,
-    _montreal,
-)
+LAYOUTS = (*SERVICES, _segments, _on_top, _whisper_cpp, _pipeline, _json3, _vosk, _montreal)
 
 
 def _of_list(document: object) -> Iterable[Timed]:

@@ -7,12 +7,13 @@ DeepSpeech. Where a service hears several channels apart, each is a speaker, CH1
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from tgsr.data.alignments.json_rows import (
     CONFIDENCES,
     MS,
+    Layout,
     Row,
     Times,
     name_of,
@@ -27,6 +28,7 @@ from tgsr.errors import AlignmentError
 from tgsr.timeline import Seconds
 
 TICK: Seconds = 1e-7  # of Azure
+SPAN = ("start_time", "end_time")
 
 Place = tuple[str, Row]
 
@@ -38,7 +40,7 @@ def deepgram(document: Row) -> Iterable[Timed] | None:
     channels = objects_in(results["channels"], "channel")
     found = []
     for n, (where, channel) in enumerate(channels, 1):
-        for at, word in _best(channel, where, "words"):
+        for at, word in _best_words(channel, where):
             speaker = word.get("speaker", f"CH{n}" if len(channels) > 1 else None)
             text = word.get("punctuated_word") or word.get("word")
             found.append(_timed("deepgram", (at, word), text, span_of(word, at), speaker))
@@ -55,9 +57,7 @@ def amazon(document: Row) -> Iterable[Timed] | None:
     for key, of in (("speaker_labels", "segments"), ("channel_labels", "channels")):
         labels = results.get(key)
         for where, labelled in objects_in(labels.get(of) or [], of) if isinstance(labels, dict) else ():
-            turns.append(
-                (span_of(labelled, where, ("start_time", "end_time")), labelled.get("speaker_label"))
-            )
+            turns.append((span_of(labelled, where, SPAN), labelled.get("speaker_label")))
             for _, item in objects_in(labelled.get("items") or [], f"{where}, item"):
                 speaker = item.get("speaker_label") or labelled.get("channel_label")
                 speakers.setdefault(str(item.get("start_time")), speaker)
@@ -92,20 +92,14 @@ def google(document: Row) -> Iterable[Timed] | None:
     rows = objects_in(results, "result")
     if not any("alternatives" in result for _, result in rows):
         return None
-    words = [_best(result, where, "words") for where, result in rows]
+    words = [_best_words(result, where) for where, result in rows]
     tags = [any(_tag(word) for _, word in of_result) for of_result in words]
     chosen = words[-1:] if tags[-1] and not any(tags[:-1]) else words
-    return [
-        _timed(
-            "google",
-            (where, word),
-            word.get("word"),
-            # what is 0 is left out
-            (_clock(word, _STARTS, where) or 0.0, _clock(word, _ENDS, where)),
-            _tag(word),
-        )
-        for where, word in chain.from_iterable(chosen)
-    ]
+    found = []
+    for where, word in chain.from_iterable(chosen):
+        span = (_clock(word, _STARTS, where) or 0.0, _clock(word, _ENDS, where))  # what is 0 is left out
+        found.append(_timed("google", (where, word), word.get("word"), span, _tag(word)))
+    return found
 
 
 def watson(document: Row) -> Iterable[Timed] | None:
@@ -124,9 +118,8 @@ def watson(document: Row) -> Iterable[Timed] | None:
                 return None
             for n, stamp in enumerate(stamps):
                 if not isinstance(stamp, list) or len(stamp) != 3:
-                    raise AlignmentError(
-                        f"{at}: a timestamp is [word, start, end], got {stamp!r:.60}", "correct it"
-                    )
+                    problem = f"{at}: a timestamp is [word, start, end], got {stamp!r:.60}"
+                    raise AlignmentError(problem, "correct it")
                 word: Row = dict(zip(("word", "start", "end"), stamp, strict=True))
                 if isinstance(sure, list) and n < len(sure) and isinstance(sure[n], list):
                     word["confidence"] = next(iter(sure[n][1:]), None)
@@ -152,12 +145,9 @@ def azure(document: Row) -> Iterable[Timed] | None:
             speaker = f"CH{channel + 1}" if isinstance(channel, int) else str(channel)
         best = phrase.get("nBest", phrase.get("NBest"))
         of = next(iter(objects_in(best, f"{where}, alternative")), ("", {}))[1] if best else phrase
-        names = ("displayWords", "DisplayWords", "words", "Words")
-        words = next((of[name] for name in names if of.get(name)), [])
+        words = next((of[name] for name in _AZURE_WORDS if of.get(name)), [])
         for at, word in objects_in(words, f"{where}, word"):
-            text = next(
-                (word[name] for name in ("displayText", "word", "Word", "text") if name in word), None
-            )
+            text = next((word[name] for name in _AZURE_TEXTS if name in word), None)
             found.append(_timed("azure", (at, word), text, _azure_span(word, at), speaker))
     return sorted(found, key=lambda word: word.start or 0.0)
 
@@ -185,11 +175,8 @@ def eleven_labs(document: Row) -> Iterable[Timed] | None:
     rows = objects_in(words, "word")
     if not any(row.get("type") == "spacing" or "speaker_id" in row for _, row in rows):
         return None
-    return [
-        _timed("elevenlabs", (where, row), row.get("text"), span_of(row, where), row.get("speaker_id"))
-        for where, row in rows
-        if row.get("type") != "spacing"
-    ]
+    said = [(where, row) for where, row in rows if row.get("type") != "spacing"]
+    return _listed("elevenlabs", said, "speaker_id", ("start", "end"))
 
 
 def gladia(document: Row) -> Iterable[Timed] | None:
@@ -198,13 +185,12 @@ def gladia(document: Row) -> Iterable[Timed] | None:
     transcription = result.get("transcription") if isinstance(result, dict) else None
     if not isinstance(transcription, dict) or "utterances" not in transcription:
         return None
-    return [
-        _timed(
-            "gladia", (at, word), str(word.get("word")).strip(), span_of(word, at), utterance.get("speaker")
-        )
-        for where, utterance in objects_in(transcription["utterances"], "utterance")
-        for at, word in objects_in(utterance.get("words") or [], f"{where}, word")
-    ]
+    found = []
+    for where, utterance in objects_in(transcription["utterances"], "utterance"):
+        for at, word in objects_in(utterance.get("words") or [], f"{where}, word"):
+            text, speaker = str(word.get("word")).strip(), utterance.get("speaker")
+            found.append(_timed("gladia", (at, word), text, span_of(word, at), speaker))
+    return found
 
 
 def soniox(document: Row) -> Iterable[Timed] | None:
@@ -216,18 +202,7 @@ def soniox(document: Row) -> Iterable[Timed] | None:
         for where, row in objects_in(tokens, "token")
         if not re.fullmatch(r"<\w+>", str(row.get("text"))) and row.get("translation_status") != "translation"
     ]
-    return pieced(
-        [
-            _timed(
-                "soniox",
-                (at, row),
-                row.get("text"),
-                span_of(row, at, ("start_ms", "end_ms"), MS),
-                row.get("speaker"),
-            )
-            for at, row in rows
-        ]
-    )
+    return pieced(_listed("soniox", rows, "speaker", ("start_ms", "end_ms"), MS))
 
 
 def by_seconds(document: Row) -> Iterable[Timed] | None:
@@ -237,38 +212,30 @@ def by_seconds(document: Row) -> Iterable[Timed] | None:
         document = transcripts[0]
     if not isinstance(words := document.get("words"), list) or not words or not isinstance(words[0], dict):
         return None
-    if "start_sec" in words[0]:
-        return [
-            _timed(
-                "picovoice", (at, row), row.get("word"), span_of(row, at, ("start_sec", "end_sec")), _tag(row)
-            )
-            for at, row in objects_in(words, "word")
-        ]
-    if "start_time" in words[0] and "duration" in words[0]:
-        return [
-            _timed("deepspeech", (at, row), row.get("word"), _begun(row, at, ("start_time", "duration")))
-            for at, row in objects_in(words, "word")
-        ]
-    return None
+    is_picovoice = "start_sec" in words[0]
+    if not (is_picovoice or ("start_time" in words[0] and "duration" in words[0])):
+        return None
+    found = []
+    for at, row in objects_in(words, "word"):
+        if is_picovoice:
+            span = span_of(row, at, ("start_sec", "end_sec"))
+            found.append(_timed("picovoice", (at, row), row.get("word"), span, _tag(row)))
+        else:
+            span = _begun(row, at, ("start_time", "duration"))
+            found.append(_timed("deepspeech", (at, row), row.get("word"), span))
+    return found
 
 
-SERVICES: tuple[Callable[[Row], Iterable[Timed] | None], ...] = (
-    deepgram,
-    amazon,
-    speechmatics,
-    watson,
-    google,
-    azure,
-    rev,
-    eleven_labs,
-    gladia,
-    soniox,
+SERVICES: tuple[Layout, ...] = (
+    *(deepgram, amazon, speechmatics, watson, google, azure, rev, eleven_labs, gladia, soniox),
     by_seconds,
 )
 
 
 # --- their words ---------------------------------------------------------------------------------------------------
 
+_AZURE_WORDS = ("displayWords", "DisplayWords", "words", "Words")
+_AZURE_TEXTS = ("displayText", "word", "Word", "text")
 _STARTS = ("startTime", "startOffset", "start_time", "start_offset")
 _ENDS = ("endTime", "endOffset", "end_time", "end_offset")
 _TAGS = ("speakerTag", "speakerLabel", "speaker_tag", "speaker_label")
@@ -282,10 +249,21 @@ def _timed(source: str, place: Place, text: object, span: Times, speaker: object
     return Timed(source, text, *span, None, name_of(speaker), confidence, where=f"{where}: ")
 
 
-def _best(row: Row, where: str, key: str) -> list[Place]:
-    """The objects under `key` of the row's first alternative."""
+def _listed(
+    source: str, rows: Sequence[Place], speaker: str, names: tuple[str, str], unit: Seconds = 1.0
+) -> list[Timed]:
+    """The rows as words, by the names that a service has for speaker and times."""
+    found = []
+    for where, row in rows:
+        span = span_of(row, where, names, unit)
+        found.append(_timed(source, (where, row), row.get("text"), span, row.get(speaker)))
+    return found
+
+
+def _best_words(row: Row, where: str) -> list[Place]:
+    """The words of the row's first alternative."""
     at, best = _first(row, where)
-    return objects_in(best.get(key) or [], f"{at}, {key[:-1]}")
+    return objects_in(best.get("words") or [], f"{at}, word")
 
 
 def _first(row: Row, where: str) -> Place:
@@ -302,10 +280,9 @@ def _with_signs(source: str, items: Sequence[Place], speakers: dict[str, object]
         if item.get("type") == "punctuation":
             _sign(found, best.get("content"))
             continue
-        speaker = (
-            best.get("speaker") or item.get("speaker_label") or speakers.get(str(item.get("start_time")))
-        )
-        span = span_of(item, where, ("start_time", "end_time"))
+        speaker = best.get("speaker") or item.get("speaker_label")
+        speaker = speaker or speakers.get(str(item.get("start_time")))
+        span = span_of(item, where, SPAN)
         found.append(_timed(source, (where, best), best.get("content"), span, speaker))
     return found
 

@@ -20,9 +20,8 @@ _LAST_LINE: Seconds = 5.0  # a lyric's last line has no end: no longer than that
 
 # --- SubStation ----------------------------------------------------------------------------------------------------
 
-_KARAOKE = re.compile(
-    r"\{[^}]{0,200}?\\(?:k|K|kf|ko)(\d{1,6})[^}]{0,200}\}"
-)  # a syllable's length in hundredths
+# a syllable's length in hundredths
+_KARAOKE = re.compile(r"\{[^}]{0,200}?\\(?:k|K|kf|ko)(\d{1,6})[^}]{0,200}\}")
 _NOBODY = "NTP"  # what some programs write for no name
 _DRAWING = re.compile(r"\\p[1-9]")
 ASS_LINE = re.compile(r"\[(?:Script Info|Events)\]", re.IGNORECASE)
@@ -41,9 +40,8 @@ def ass(text: str) -> Iterator[Timed]:
             try:
                 start, end = seconds(row["start"].strip()), seconds(row["end"].strip())
             except (KeyError, ValueError):
-                raise AlignmentError(
-                    f"times cannot be read: {line:.60}", "a line's times are 0:00:01.20", n
-                ) from None
+                problem = f"times cannot be read: {line:.60}"
+                raise AlignmentError(problem, "a line's times are 0:00:01.20", n) from None
             if not _DRAWING.search(said := row.get("text", "")):
                 lines = re.split(r"\\[Nn]", _sung(said, start).replace("\\h", " "))
                 shown.append(Shown(start, end, tuple(_by(row.get("name", ""), lines)), n))
@@ -55,13 +53,8 @@ def _sung(text: str, start: Seconds) -> str:
     pieces, at = [], 0
     for match in _KARAOKE.finditer(text):
         pieces.append(text[at : match.start()])
-        before = "".join(pieces)
-        if (
-            not before
-            or before[-1].isspace()
-            or before.endswith(("\\N", ">"))
-            or text[match.end() : match.end() + 1].isspace()
-        ):
+        before, after = "".join(pieces), text[match.end() : match.end() + 1]
+        if not before or before[-1].isspace() or before.endswith(("\\N", ">")) or after.isspace():
             pieces.append(_clock(start))
         start, at = start + int(match[1]) / 100, match.end()
     return "".join([*pieces, text[at:]])
@@ -79,12 +72,11 @@ def _clock(time: Seconds) -> str:
 # --- YouTube's SBV, and lyrics ---------------------------------------------------------------------------------------
 
 SBV_LINE = re.compile(r"(\d{1,3}:\d{2}:\d{2}\.\d{1,3}),(\d{1,3}:\d{2}:\d{2}\.\d{1,3})\s*")
-_STAMP = re.compile(r"\[(\d{1,3}):(\d{2}(?:[.:]\d{1,3})?)\]")
+_LRC_TIME = r"(\d{1,3}):(\d{2}(?:[.:]\d{1,3})?)"
+_STAMP, _WORD_STAMP = re.compile(rf"\[{_LRC_TIME}\]"), re.compile(f"<{_LRC_TIME}>")
 _TAG = re.compile(r"\[(offset|length)\s*:\s*([^\]]*)\]", re.IGNORECASE)
-_WORD_STAMP = re.compile(r"<(\d{1,3}):(\d{2}(?:[.:]\d{1,3})?)>")
-LRC_LINE = re.compile(
-    rf"(?:{_STAMP.pattern}.*|\[(?:ar|ti|al|au|by|offset|re|ve|length|la)\s*:[^\]]*\]\s*)", re.IGNORECASE
-)
+_LRC_TAG = r"\[(?:ar|ti|al|au|by|offset|re|ve|length|la)\s*:[^\]]*\]\s*"
+LRC_LINE = re.compile(rf"(?:{_STAMP.pattern}.*|{_LRC_TAG})", re.IGNORECASE)
 
 
 def sbv(text: str) -> Iterator[Timed]:
@@ -109,21 +101,18 @@ def lrc(text: str) -> Iterator[Timed]:
     for n, line in enumerate(text.split("\n"), 1):
         stamps = list(_STAMP.finditer(line))
         if stamps:
-            said = _WORD_STAMP.sub(
-                lambda match: _clock(max(0.0, _minutes(match) - sooner)), line[stamps[-1].end() :]
-            )
-            found += [(max(0.0, round(_minutes(stamp) - sooner, DECIMALS)), said, n) for stamp in stamps]
+            said = _WORD_STAMP.sub(lambda match: _clock(_minutes(match, sooner)), line[stamps[-1].end() :])
+            found += [(round(_minutes(stamp, sooner), DECIMALS), said, n) for stamp in stamps]
     if not found:
         raise AlignmentError("has no line with a time", "a line begins with [00:01.20]")
     found.sort(key=lambda row: row[0])
     ends = [start for start, _, _ in found[1:]] + [found[-1][0] + _LAST_LINE]
-    return read(
-        LRC, [Shown(start, end, (said,), n) for (start, said, n), end in zip(found, ends, strict=True)]
-    )
+    lines = zip(found, ends, strict=True)
+    return read(LRC, [Shown(start, end, (said,), n) for (start, said, n), end in lines])
 
 
-def _minutes(match: re.Match[str]) -> Seconds:
-    return 60.0 * int(match[1]) + float(match[2].replace(":", "."))
+def _minutes(match: re.Match[str], sooner: Seconds) -> Seconds:
+    return max(0.0, 60.0 * int(match[1]) + float(match[2].replace(":", ".")) - sooner)
 
 
 # --- XML -------------------------------------------------------------------------------------------------------------
@@ -138,9 +127,8 @@ def parsed(text: str) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text))
     except ElementTree.ParseError as error:
-        raise AlignmentError(
-            f"is not XML ({error})", "it may be half-written: save it again", error.position[0]
-        ) from None
+        remedy = "it may be half-written: save it again"
+        raise AlignmentError(f"is not XML ({error})", remedy, error.position[0]) from None
 
 
 def xml(text: str) -> Iterator[Timed]:
@@ -165,11 +153,8 @@ def _ttml(root: ElementTree.Element) -> Iterator[Shown]:
     """Each <p> that has times, counted from those of what it stands in; a <span>'s begin is its words'."""
     frames = number(_attribute(root, "frameRate") or "30") or 30.0
     ticks = number(_attribute(root, "tickRate") or "0") or frames
-    names = {
-        _attribute(agent, "id"): " ".join("".join(agent.itertext()).split())
-        for agent in root.iter()
-        if _name(agent) == "agent"
-    }
+    agents = [element for element in root.iter() if _name(element) == "agent"]
+    names = {_attribute(agent, "id"): " ".join("".join(agent.itertext()).split()) for agent in agents}
 
     def time(element: ElementTree.Element, name: str) -> Seconds | None:
         written = _attribute(element, name)
@@ -207,15 +192,12 @@ def _ttml_time(written: str, frames: float, ticks: float) -> Seconds:
     """Seconds of "00:00:01.200", "00:00:01:12" (frames), "1.2s", "1200ms", "30f", "12000000t", and of bare "1.2"."""
     if match := _PARTS.fullmatch(written.strip()):
         hours, minutes, rest, of_frame = match.groups()
-        return round(
-            3600.0 * int(hours or 0) + 60.0 * int(minutes) + float(rest) + float(of_frame or 0) / frames,
-            DECIMALS,
-        )
+        total = 3600.0 * int(hours or 0) + 60.0 * int(minutes) + float(rest) + float(of_frame or 0) / frames
+        return round(total, DECIMALS)
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(h|ms|m|s|f|t|)", written.strip())
     if match is None:
-        raise AlignmentError(
-            f"a time cannot be read: {written:.60}", "a time is 00:00:01.200, 1.2s or 1200ms"
-        )
+        remedy = "a time is 00:00:01.200, 1.2s or 1200ms"
+        raise AlignmentError(f"a time cannot be read: {written:.60}", remedy)
     unit = _UNITS.get(match[2] or "s") or 1 / (frames if match[2] == "f" else ticks)
     return round(float(match[1]) * unit, DECIMALS)
 
@@ -224,9 +206,8 @@ def _youtube(root: ElementTree.Element) -> Iterator[Shown]:
     """<text start dur> in seconds, or <p t d> in milliseconds, whose <s t> are words."""
     for element in root.iter():
         if _name(element) == "text" and (start := number(element.get("start", ""))) is not None:
-            yield Shown(
-                start, start + (number(element.get("dur", "")) or 0.0), (" ".join(element.itertext()),), 0
-            )
+            end = start + (number(element.get("dur", "")) or 0.0)
+            yield Shown(start, end, (" ".join(element.itertext()),), 0)
         elif _name(element) == "p" and (start := number(element.get("t", ""))) is not None:
             pieces = [element.text or ""]
             for word in element:

@@ -22,6 +22,7 @@ NO_WORDS = (
     "translation points noise vad"
 )
 OTHERS = frozenset(NO_WORDS.split())
+NEVER_WORDS = OTHERS - {"mau", "kan"}  # whatever else the name says
 PHONE = 2  # characters: a tier whose labels are mostly no longer holds phones
 FEWEST_LABELS = 5  # that can show it
 
@@ -45,17 +46,14 @@ def timed(source: str, tiers: Sequence[Tier]) -> Iterator[Timed]:
     """The words of the tiers that hold them."""
     chosen, are_words = word_tiers(tiers)
     for tier in chosen:
+        who = tier.speaker
         if are_words:
             yield from (
-                Timed(source, text, start, end, line, tier.speaker)
-                for start, end, text, line in tier.intervals
+                Timed(source, text, start, end, line, who) for start, end, text, line in tier.intervals
             )
         else:
             yield from shared_out(
-                [
-                    Cue(source, said(text, tier.speaker), start, end, line)
-                    for start, end, text, line in tier.intervals
-                ]
+                [Cue(source, said(text, who), start, end, line) for start, end, text, line in tier.intervals]
             )
 
 
@@ -66,9 +64,7 @@ def word_tiers(tiers: Sequence[Tier]) -> tuple[list[Tier], bool]:
     where there is none, or more than one: which is meant cannot be told.
     """
     for name in WORDS:
-        if chosen := [
-            tier for tier in tiers if name in tier.kinds and not tier.kinds & (OTHERS - {"mau", "kan"})
-        ]:
+        if chosen := [tier for tier in tiers if name in tier.kinds and not tier.kinds & NEVER_WORDS]:
             speaking = [tier for tier in chosen if tier.speaker]
             if len({tier.speaker for tier in chosen}) == len(chosen) or not speaking:
                 chosen = speaking or chosen
@@ -144,9 +140,8 @@ class _Tokens:
         token = self._peek()
         if token is None:
             last = self._text.rstrip().count("\n") + 1
-            raise AlignmentError(
-                f"ends where {what} is expected", "it may be half-written: save it again", last
-            )
+            problem = f"ends where {what} is expected"
+            raise AlignmentError(problem, "it may be half-written: save it again", last)
         self._held = None
         self.line += self._text.count("\n", self._offset, token.start())
         self._offset = token.start()

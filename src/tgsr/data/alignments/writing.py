@@ -9,20 +9,15 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from tgsr.data.alignments.cues import (
-    USUAL,
-    Format,
-    Layout,
-    Subtitle,
-    is_parted,
-    joined,
-    sentences,
-    subtitles,
-)
+from tgsr.data.alignments.cues import USUAL, Format, Layout, Subtitle, is_parted, joined, sentences, subtitles
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.transcribe.speech import shortened
 from tgsr.records import CHANNEL, Clip, as_row
 from tgsr.timeline import Seconds, Word, cover, in_order
+
+# a word's values by the names that WhisperX has for them
+WHISPERX = {"word": "text", "start": "start", "end": "end", "score": "confidence"}
+WHISPERX |= {"speaker": "speaker", "source": "source"}
 
 
 def written(clip: Clip, to: Format, layout: Layout = USUAL, highlight: bool = False) -> str:
@@ -31,43 +26,30 @@ def written(clip: Clip, to: Format, layout: Layout = USUAL, highlight: bool = Fa
     A clip without words gives a file without any.
     """
     if to in ("srt", "vtt"):
-        return (_srt if to == "srt" else _vtt)(clip, layout, highlight)
+        return _subtitles(clip, to == "srt", layout, highlight)
     return WRITERS[to](clip)
-
-
-def _srt(clip: Clip, layout: Layout, highlight: bool) -> str:
-    cues = _shown(clip, layout, highlight, ",", str, "{}: ".format, names=True)
-    return "".join(f"{n}\n{cue}" for n, cue in enumerate(cues, 1))
-
-
-def _vtt(clip: Clip, layout: Layout, highlight: bool) -> str:
-    cues = _shown(clip, layout, highlight, ".", _escaped, lambda name: f"<v {_escaped(name)}>")
-    return "WEBVTT\n\n" + "".join(cues)
 
 
 def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _shown(
-    clip: Clip,
-    layout: Layout,
-    highlight: bool,
-    mark: str,
-    plain: Callable[[str], str],
-    called: Callable[[str], str],
-    names: bool = False,
-) -> Iterator[str]:
+def _subtitles(clip: Clip, is_srt: bool, layout: Layout, highlight: bool) -> str:
     """Each cue: its times, its lines, and an empty one. Highlighted, a cue is there once more for every word."""
+    plain: Callable[[str], str] = str if is_srt else _escaped
+    mark, called = (",", "{}: ") if is_srt else (".", "<v {}>")
     # Whisper's own times begin a word with the pause before it.
     words = [shortened(word) if (word.source or "").startswith("whisper") else word for word in clip.words]
     timed: list[tuple[Seconds, Seconds, Subtitle, Word | None]] = []
-    for cue in subtitles(words, layout, clip.duration, names):
+    for cue in subtitles(words, layout, clip.duration, names=is_srt):
         timed += _lit(cue) if highlight else [(cue.start, cue.end, cue, None)]
-    for start, end, cue, lit in sorted(timed, key=lambda one: one[0]):
-        who = called(cue.speaker) if cue.speaker else ""
+    cues = [] if is_srt else ["WEBVTT\n\n"]
+    for n, (start, end, cue, lit) in enumerate(sorted(timed, key=lambda one: one[0]), 1):
+        number = f"{n}\n" if is_srt else ""
+        who = called.format(plain(cue.speaker)) if cue.speaker else ""
         said = "\n".join(_line(line, lit, plain) for line in cue.lines)
-        yield f"{_clock(start, mark)} --> {_clock(end, mark)}\n{who}{said}\n\n"
+        cues.append(f"{number}{_clock(start, mark)} --> {_clock(end, mark)}\n{who}{said}\n\n")
+    return "".join(cues)
 
 
 def _line(words: Sequence[Word], lit: Word | None, plain: Callable[[str], str]) -> str:
@@ -106,11 +88,8 @@ def _textgrid(clip: Clip) -> str:
         intervals = _intervals([word for word in clip.words if word.speaker == speaker], end)
         name = "words" if speakers == [None] else f"{speaker or 'unknown'} - words"
         lines += [f"    item [{n}]:", '        class = "IntervalTier"', f"        name = {_quoted(name)}"]
-        lines += [
-            "        xmin = 0",
-            f"        xmax = {end:.3f}",
-            f"        intervals: size = {len(intervals)}",
-        ]
+        lines += ["        xmin = 0", f"        xmax = {end:.3f}"]
+        lines.append(f"        intervals: size = {len(intervals)}")
         for place, (start, stop, text) in enumerate(intervals, 1):
             lines += [f"        intervals [{place}]:", f"            xmin = {start:.3f}"]
             lines += [f"            xmax = {stop:.3f}", f"            text = {_quoted(text)}"]
@@ -176,9 +155,8 @@ def _labels(clip: Clip) -> str:
 
 def _rttm(clip: Clip) -> str:
     """Turns: those that the clip has, else the words of one speaker after another. What `--speakers` reads."""
-    turns = [
-        (e.start, e.end, e.label.removeprefix(SPEAKER)) for e in clip.events if e.label.startswith(SPEAKER)
-    ]
+    events = [event for event in clip.events if event.label.startswith(SPEAKER)]
+    turns = [(event.start, event.end, event.label.removeprefix(SPEAKER)) for event in events]
     if not turns:
         for word in in_order(clip.words):
             if word.speaker and turns and turns[-1][2] == word.speaker:
@@ -186,12 +164,11 @@ def _rttm(clip: Clip) -> str:
             elif word.speaker:
                 turns.append((word.start, word.end, word.speaker))
     name = "_".join(name_of(clip).split())
-    return _as_lines(
-        [
-            f"SPEAKER {name} 1 {start:.3f} {round(end, 3) - round(start, 3):.3f} <NA> <NA> {_bare(who)} <NA> <NA>"
-            for start, end, who in sorted(turns)
-        ]
-    )
+    lines = []
+    for start, end, who in sorted(turns):
+        length = round(end, 3) - round(start, 3)
+        lines.append(f"SPEAKER {name} 1 {start:.3f} {length:.3f} <NA> <NA> {_bare(who)} <NA> <NA>")
+    return _as_lines(lines)
 
 
 def _txt(clip: Clip) -> str:
@@ -208,14 +185,7 @@ def _json(clip: Clip) -> str:
         span = cover(word.span for word in some)
         assert span is not None  # a sentence has words
         words = [
-            {
-                "word": word.text,
-                "start": word.start,
-                "end": word.end,
-                **({} if word.confidence is None else {"score": word.confidence}),
-                **({} if word.speaker is None else {"speaker": word.speaker}),
-                **({} if word.source is None else {"source": word.source}),
-            }
+            {key: value for key, field in WHISPERX.items() if (value := getattr(word, field)) is not None}
             for word in some
         ]
         who = {} if some[0].speaker is None else {"speaker": some[0].speaker}
@@ -229,11 +199,6 @@ def _as_lines(lines: Sequence[str]) -> str:
 
 
 WRITERS: dict[str, Callable[[Clip], str]] = {
-    "textgrid": _textgrid,
-    "ctm": _ctm,
-    "tsv": _tsv,
-    "txt": _txt,
-    "json": _json,
-    "labels": _labels,
-    "rttm": _rttm,
+    **{"textgrid": _textgrid, "ctm": _ctm, "tsv": _tsv, "txt": _txt},
+    **{"json": _json, "labels": _labels, "rttm": _rttm},
 }

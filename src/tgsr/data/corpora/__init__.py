@@ -3,17 +3,7 @@
 from typing import Literal, get_args
 
 Corpus = Literal[
-    "clips",
-    "folder",
-    "librispeech",
-    "covost",
-    "meld",
-    "multispeaker",
-    "lhotse",
-    "huggingface",
-    "webdataset",
-    "strong-labels",
-    "kaldi",
-    "amazon-queen",
-]
+    "clips", "folder", "librispeech", "covost", "meld", "multispeaker", "lhotse", "huggingface", "webdataset",
+    "strong-labels", "kaldi", "amazon-queen",
+]  # fmt: skip
 CORPORA: tuple[str, ...] = get_args(Corpus)

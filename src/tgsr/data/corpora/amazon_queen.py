@@ -48,8 +48,7 @@ def read(path: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
     "actor" is whose voice that is, one of several characters ("A or B" where the credits name two). Sound goes to
     audio/ in `given.relative_to`, as FLAC. Bad: sound without a line (noises of the game), and lines of which the game
     does not tell who says them, as any character's voice might be among them. A line that is only a sound ("<gulp>") is
-    flagged
-    "empty-text".
+    flagged "empty-text".
 
     Raises CorpusError, with the byte, where the file is another one, cut off or altered.
     """
@@ -94,14 +93,7 @@ def _as_wav(content: bytes) -> bytes:
     (version,) = struct.unpack_from("<H", content.ljust(4, b"\0"), 2)
     samples = content[SOLD_HEADERS.get(version, SOLD_HEADERS[104]) :]
     size = len(samples)
-    form = (
-        16,
-        1,
-        1,
-        SOLD_HZ,
-        SOLD_HZ,
-        1,
-        8,
-    )  # of 16 bytes: PCM, one channel, rate, bytes a second, block, bits
+    # of 16 bytes: PCM, one channel, rate, bytes a second, block, bits
+    form = (16, 1, 1, SOLD_HZ, SOLD_HZ, 1, 8)
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", *form, b"data", size)
     return header + samples

@@ -54,10 +54,8 @@ class Part:
     def taken(self, at: int, n_bytes: int) -> bytes:
         """CorpusError, with the byte, where the part ends before."""
         if not 0 <= at <= at + n_bytes <= len(self.content):
-            found = (
-                f"{n_bytes:,} bytes needed at byte {at:,} of {len(self.content):,}: it was cut off or altered"
-            )
-            raise CorpusError(self.where, "a whole file of the game", found)
+            found = f"{n_bytes:,} bytes needed at byte {at:,} of {len(self.content):,}"
+            raise CorpusError(self.where, "a whole file of the game", f"{found}: it was cut off or altered")
         return self.content[at : at + n_bytes]
 
 
@@ -75,19 +73,16 @@ class Bundle(Mapping[str, Part]):
             listed, at = self._whole, 13
         elif path.name.lower() == NAMES[1]:
             if table is None:
-                raise CorpusError(
-                    path, f"ScummVM's {TABLE} beside it, which says where its parts are", "none"
-                )
+                expected = f"ScummVM's {TABLE} beside it, which says where its parts are"
+                raise CorpusError(path, expected, "none")
             listed, at = Part(str(path.with_name(TABLE)), table), SOLD
         else:
-            raise CorpusError(
-                path, EXPECTED, f"a file of {len(content):,} bytes that begins with {content[:4]!r}"
-            )
+            found = f"a file of {len(content):,} bytes that begins with {content[:4]!r}"
+            raise CorpusError(path, EXPECTED, found)
         (n_parts,) = listed.numbers(">H", at)
         rows = ENTRY.iter_unpack(listed.taken(at + 2, n_parts * ENTRY.size))
-        self._places = {
-            name.split(b"\0")[0].decode("latin-1").upper(): (offset, size) for name, _, offset, size in rows
-        }
+        named = ((name.split(b"\0")[0].decode("latin-1").upper(), place) for name, _, *place in rows)
+        self._places: dict[str, tuple[int, int]] = {name: (offset, size) for name, (offset, size) in named}
         end = max((offset + size for offset, size in self._places.values()), default=0)
         if end != len(content):
             found = f"{len(content):,} bytes: it was cut off, or is of another version"
@@ -121,9 +116,8 @@ def bundle(path: Path) -> Bundle:
     if path.is_dir():
         found = sorted(filter(is_bundle, path.rglob("*")), key=lambda file: (file.suffix == ".deb", file))
         if not found:
-            raise CorpusError(
-                path, f"queen.1c, or Debian's package {PACKAGE.pattern.split('_')[0]}", "neither"
-            )
+            expected = f"queen.1c, or Debian's package {PACKAGE.pattern.split('_')[0]}"
+            raise CorpusError(path, expected, "neither")
         path = found[0]
     if path.suffix.lower() == ".deb":
         return Bundle(path, member_of_package(path, NAMES))
@@ -143,9 +137,8 @@ def member_of_package(path: Path, names: Collection[str]) -> bytes:
     while at < len(archive.content):
         header = archive.taken(at, MEMBER)
         if not header[48:58].strip().isdigit():
-            raise CorpusError(
-                path, "a Debian package", f"no header of a member at byte {at:,}: it was altered"
-            )
+            found = f"no header of a member at byte {at:,}: it was altered"
+            raise CorpusError(path, "a Debian package", found)
         size = int(header[48:58])
         member = archive.taken(at + MEMBER, size)
         if header.startswith(b"data.tar"):

@@ -66,10 +66,8 @@ def fetch_package(folder: Path, package: Package = QUEEN, addresses: Sequence[st
             if not target.is_file():
                 _download(package, target, addresses_of(package) if addresses is None else addresses)
     if (got := sha256_of(target)) != package.sha256:
-        raise FetchError(
-            f"{target}: the SHA-256 is {got}, expected {package.sha256}: altered; delete it and run "
-            "`tgsr fetch amazon-queen`"
-        )
+        remedy = "altered; delete it and run `tgsr fetch amazon-queen`"
+        raise FetchError(f"{target}: the SHA-256 is {got}, expected {package.sha256}: {remedy}")
     return target
 
 
@@ -85,9 +83,8 @@ def addresses_of(package: Package) -> list[str]:
     """Where the package is: on the mirror that TGSR_DEBIAN_MIRROR names alone, else where apt has it, and Debian's."""
     if mirror := os.environ.get(MIRROR):
         if not mirror.startswith(("http://", "https://")):
-            raise FetchError(
-                f"{MIRROR}={mirror}: must begin with http:// or https://, as https://deb.debian.org/debian"
-            )
+            remedy = "must begin with http:// or https://, as https://deb.debian.org/debian"
+            raise FetchError(f"{MIRROR}={mirror}: {remedy}")
         return [f"{mirror.rstrip('/')}/{package.pool}/{package.file}"]
     debians = f"https://deb.debian.org/debian/{package.pool}/{package.file}"
     return [*(address for address in _apts(package) if address != debians), debians]
@@ -152,9 +149,8 @@ def _go_on(package: Package, part: Path, address: str) -> None:
         begins = done if answer.status == 206 else 0
         left = answer.headers["Content-Length"]
         if left is not None and begins + int(left) != package.size:
-            raise http.client.HTTPException(
-                f"a file of {begins + int(left):,} bytes, not of {package.size:,}"
-            )
+            found = f"a file of {begins + int(left):,} bytes, not of {package.size:,}"
+            raise http.client.HTTPException(found)
         with (
             disk_errors(part),
             part.open("ab" if begins else "wb") as file,

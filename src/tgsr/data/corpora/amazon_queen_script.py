@@ -20,9 +20,8 @@ HEADER = 20
 SOUND = ".SB"
 JOE = "JOE"
 MARK = re.compile(r"\*(?:XY.{11}|..)", re.DOTALL)  # XY is followed by where somebody goes: XY00(237,112)
-NOT_WORDS = re.compile(
-    r"\^_?|@@|<[^>]*>|\([A-Za-z]+\)"
-)  # the game's trademark, notes, and sounds: <gulp>, (sigh)
+# the game's trademark, notes, and sounds: <gulp>, (sigh)
+NOT_WORDS = re.compile(r"\^_?|@@|<[^>]*>|\([A-Za-z]+\)")
 LONE_SIGNS = re.compile(r" (?=[^\w ]+(?: |$))")
 # What actors' names have besides the character's: X5_SPARKY, SPARKY-F, PRINCESS2
 VARIANT = re.compile(r"^X\d+_|[-_].*$|\d+$")
@@ -170,9 +169,8 @@ class Rooms:
         n_actors, n_frames, n_actor_names, _ = part.numbers(">4H", at)
         sizes = (n_descriptions, n_names, n_rooms, 12, 40, n_frames, n_actor_names)
         ends = list(accumulate(sizes))
-        descriptions, names, _, _, answers, _, actor_names = (
-            texts[end - size : end] for size, end in zip(sizes, ends, strict=True)
-        )
+        stretches = (texts[end - size : end] for size, end in zip(sizes, ends, strict=True))
+        descriptions, names, _, _, answers, _, actor_names = stretches
         named = [_character(name, characters) for name in actor_names]
         actors = (part.numbers(">hhH", at + 8 + 24 * number) for number in range(n_actors))
         return cls(
@@ -198,9 +196,8 @@ class Rooms:
         return characters.pop() if len(characters) == 1 else None
 
     def _characters(self, thing: Thing) -> set[str]:
-        return {
-            a.character for a in self.actors if thing.place and (a.room, a.place) == (thing.room, thing.place)
-        }
+        here = (thing.room, thing.place)
+        return {actor.character for actor in self.actors if thing.place and (actor.room, actor.place) == here}
 
 
 def _character(actor: str, characters: list[str]) -> str:
@@ -213,9 +210,8 @@ def _character(actor: str, characters: list[str]) -> str:
 def _row(texts: list[str], number: int, rows: Part) -> str:
     """The text of that number, from 1 on; "" for 0. CorpusError where there is none."""
     if abs(number) > len(texts):
-        raise CorpusError(
-            rows.where, f"a row for the name {number}", f"{len(texts)}: it was cut off or altered"
-        )
+        found = f"{len(texts)}: it was cut off or altered"
+        raise CorpusError(rows.where, f"a row for the name {number}", found)
     return texts[abs(number) - 1] if number else ""
 
 

@@ -49,15 +49,9 @@ UNREADABLE_TEXT = "unreadable-text"
 MANIFEST_FILE = "audio_filepath"
 # The columns of a segment's start and end, or start and length; the first pair that is there counts.
 STARTS = (
-    *(
-        ("start", "end"),
-        ("start_time", "end_time"),
-        ("start_seconds", "end_seconds"),
-        ("start_sec", "end_sec"),
-    ),
-    *(("start_s", "end_s"), ("start_ms", "end_ms"), ("begin", "end"), ("begin_time", "end_time")),
-    *(("onset", "offset"), ("start", "stop"), ("start_time_seconds", "end_time_seconds")),
-    ("starttime", "endtime"),
+    *((f"start{unit}", f"end{unit}") for unit in ("", "_time", "_seconds", "_sec", "_s", "_ms")),
+    *(("begin", "end"), ("begin_time", "end_time"), ("onset", "offset"), ("start", "stop")),
+    *(("start_time_seconds", "end_time_seconds"), ("starttime", "endtime")),
     *((name, "duration") for name in ("offset", "start", "start_time", "begin", "onset")),
 )
 KNOWN = {*FILE, *ID, *TEXT, *SPEAKER, *LANGUAGE, *LICENCE, "split", *chain.from_iterable(STARTS)}
@@ -136,9 +130,8 @@ def read(folder: Path, given: Given = NOTHING, *, metadata: Path | None = None) 
         if name is None and isinstance(value := entry.values.get("audio"), Mapping):
             name = Entry(entry.file, entry.line, value).maybe("path")  # an object, as datasets writes it
         if name is None:
-            raise RecordError(
-                "file_name", f"is missing, and so is what it may be called: {', '.join(FILE[1:5])}"
-            )
+            problem = f"is missing, and so is what it may be called: {', '.join(FILE[1:5])}"
+            raise RecordError("file_name", problem)
         path = locate(folder, name)
         if not path.is_file():
             found = elsewhere().get(Path(name).name)
@@ -242,10 +235,7 @@ def _rows(path: Path) -> Iterator[Entry | Bad]:
         if not (first.count("|") in (1, 2) and path.suffix.lower() != ".tsv"):
             expected = f"a column that names the file ({', '.join(FILE[:6])}, ...)"
             raise CorpusError(path, expected, f"the first line {first[:80]!r}")
-        mark, header = (
-            "|",
-            ("file_name", "text") if first.count("|") == 1 else ("file_name", "raw_text", "text"),
-        )
+        mark, header = "|", ("file_name", *(("raw_text",) if first.count("|") == 2 else ()), "text")
     for row in table(path, delimiter=mark, header=header):
         yield row if isinstance(row, Bad) else replace(row, values=_as_known(row.values))
 
@@ -304,22 +294,17 @@ def stretch(path: Path, start: Seconds, end: Seconds, channel: int | None = None
     stretch, and kept until another such file is asked for.
     """
     if channel is None and not audio.is_counted(path):
-        path = _copied(path, _stamp(path)).path
+        _, path = _copied(path, _stamp(path))
     return audio.load(path, start=start, end=end, channel=channel, max_seconds=math.inf)
 
 
-class _Copy:
-    """A file's sound as FLAC, in a temporary folder that goes with the object."""
-
-    def __init__(self, path: Path) -> None:
-        self._folder = TemporaryDirectory()
-        self.path = Path(self._folder.name) / "sound.flac"
-        audio.save_flac(self.path, np.concatenate(list(audio.stream(path))))
-
-
 @lru_cache(maxsize=1)
-def _copied(path: Path, stamp: tuple[int, int] | None) -> _Copy:
-    return _Copy(path)
+def _copied(path: Path, stamp: tuple[int, int] | None) -> tuple[TemporaryDirectory[str], Path]:
+    """A file's sound as FLAC, and its temporary folder, which goes when nothing holds it any more."""
+    folder = TemporaryDirectory()
+    copy = Path(folder.name) / "sound.flac"
+    audio.save_flac(copy, np.concatenate(list(audio.stream(path))))
+    return folder, copy
 
 
 @lru_cache(maxsize=1)
@@ -340,12 +325,17 @@ def written(samples: Samples, id_: str, given: Given) -> Path:
     """The file of its own, in audio/ in the folder `given.relative_to`, of a clip that is a part of a recording."""
     if given.relative_to is None:
         raise RecordError("audio", "a part of a file gets a file of its own, and no folder was given for it")
-    name = quote(id_, safe=" ")
-    if len(name) > LONGEST_NAME:
-        raise RecordError("id", f"{id_!r:.80} is too long for the name of a file")
-    file = given.relative_to / "audio" / f"{name}.flac"
+    file = given.relative_to / "audio" / f"{stem(id_)}.flac"
     audio.save_flac(file, samples)
     return file
+
+
+def stem(id_: str, what: str = "", field: str | None = "id", safe: str = " ") -> str:
+    """The name, less its suffix, of the file of what is called so: %-quoted. RecordError where it is too long."""
+    name = quote(id_, safe=safe)
+    if len(name) > LONGEST_NAME:
+        raise RecordError(field, f"{what}{id_!r:.80} is too long for the name of a file")
+    return name
 
 
 def _by_name(folder: Path) -> OnDisk:
@@ -409,12 +399,12 @@ def place(path: Path, relative_to: Path | None) -> str:
 
     RecordError where it is not UTF-8, as all files of clips are.
     """
-    as_clips_have_it = (
-        str(path.absolute()) if relative_to is None else Path(os.path.relpath(path, relative_to)).as_posix()
-    )
-    if shown(as_clips_have_it) != as_clips_have_it:
+    written = (
+        path.absolute() if relative_to is None else Path(os.path.relpath(path, relative_to))
+    ).as_posix()
+    if shown(written) != written:
         raise RecordError("audio", f"the name {shown(path)} is not UTF-8: rename the file or its folder")
-    return as_clips_have_it
+    return written
 
 
 def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
@@ -463,11 +453,9 @@ def _metadata(folder: Path) -> Path | None:
         if (folder / f"metadata{suffix}").is_file():
             return folder / f"metadata{suffix}"
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    tables = [path for path in files if path.suffix in TABLES[:3]] or [  # a workbook may be anything
-        path for path in files if is_manifest(path)
-    ]
+    tables = [path for path in files if path.suffix in TABLES[:3]]  # a workbook may be anything
+    tables = tables or list(filter(is_manifest, files))
     if len(tables) > 1:
-        raise CorpusError(
-            folder, "one table, or one named metadata.csv", f"{', '.join(p.name for p in tables)}; say which"
-        )
+        found = f"{', '.join(path.name for path in tables)}; say which"
+        raise CorpusError(folder, "one table, or one named metadata.csv", found)
     return tables[0] if tables else None

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN
 from tgsr.data.alignments.manifests import within
-from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, suffix_of, walk
+from tgsr.data.corpora.folders import NOTHING, Given, clips, described, place, sound, stem, suffix_of, walk
 from tgsr.disk.parquet import pyarrow_for
 from tgsr.disk.rows import ID, Entry, OnDisk
 from tgsr.disk.whole import half_name, whole, write_whole
@@ -24,7 +23,6 @@ from tgsr.records import Clip, clip_of
 PURPOSE = "reading Hugging Face datasets"
 BATCH = 16  # rows in memory at a time
 SHARD = re.compile(r"(\w+)-\d+-of-\d+")
-LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 
 
 def read(folder: Path, out: Path, given: Given = NOTHING) -> Iterator[Clip | Bad]:
@@ -87,9 +85,7 @@ def _sound_file(entry: Entry, identity: str, folder: Path) -> Path:
     content = held.get("bytes")
     if not content:
         return entry.file.parent / str(held["path"])
-    name = quote(identity, safe=" ")
-    if len(name) > LONGEST_NAME:
-        raise RecordError("id", f"{identity!r:.80} is too long for the name of a file")
+    name = stem(identity)
     with TemporaryDirectory(dir=folder, prefix=half_name()) as parts:
         part = Path(parts) / "sound"
         write_whole(part, content)

@@ -39,11 +39,8 @@ COPIES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "sox": (
         f"-V[0-3]?|-G|-c1|-b(16|24)|-r{RATE}",
         {
-            "-t": "wav|wavpcm|sph|flac|nist|mp3",
-            "-r": RATE,
-            "-b": "16|24",
-            "-e": "signed(-integer)?",
-            "-c": "1",
+            **{"-t": "wav|wavpcm|sph|flac|nist|mp3", "-r": RATE, "-b": "16|24"},
+            **{"-e": "signed(-integer)?", "-c": "1"},
         },
     ),
     "sph2pipe": ("-p", {"-f": "wav|rif|riff"}),
@@ -116,7 +113,7 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
     for name in ("wav.scp", "text", "utt2spk", *LABELS):
         tables[name] = OnDisk()
         yield from _put(folder / name, tables[name])
-    aligned = OnDisk()
+    aligned = tables["ctm"] = OnDisk()
     yield from _put_ctm(folder, aligned)
     segments = folder / "segments"
     rows = segments if segments.is_file() else folder / "wav.scp"
@@ -127,16 +124,14 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
         segment = _segment(rest) if rows is segments else Segment(utterance)
         used.put(segment.recording)
         if first := there.put_new(utterance, entry.where) or next(iter(ids.get(utterance)), None):
-            raise RecordError(
-                None, f"{utterance!r} was already at {first}"
-            )  # before its sound is written over
-        return _clip(entry, utterance, segment, folder, tables, aligned, given)
+            # before its sound is written over
+            raise RecordError(None, f"{utterance!r} was already at {first}")
+        return _clip(entry, utterance, segment, folder, tables, given)
 
     yield from clips(lines(rows), make, ids)
     if rows is segments:
-        yield from _without(
-            tables["wav.scp"], used, folder / "wav.scp", "no row of segments is of this recording"
-        )
+        unused = "no row of segments is of this recording"
+        yield from _without(tables["wav.scp"], used, folder / "wav.scp", unused)
     yield from _without(tables["text"], there, folder / "text", f"{rows.name} has no such utterance")
     strange = [name for name in aligned.keys_as_put() if not there.get(name) and not used.get(name)]
     if strange:
@@ -145,13 +140,7 @@ def _folder(folder: Path, given: Given, ids: OnDisk) -> Iterator[Clip | Bad]:
 
 
 def _clip(
-    entry: Entry,
-    utterance: str,
-    segment: Segment,
-    folder: Path,
-    tables: Mapping[str, OnDisk],
-    aligned: OnDisk,
-    given: Given,
+    entry: Entry, utterance: str, segment: Segment, folder: Path, tables: Mapping[str, OnDisk], given: Given
 ) -> Clip:
     """The utterance's clip. Raises ValueError where its sound cannot be had."""
     sources = tables["wav.scp"].get(segment.recording)
@@ -162,9 +151,8 @@ def _clip(
     duration, flags = sound(path)
     start, end = segment.start, duration if segment.end is None else segment.end
     if start >= duration or end > duration + OVERSHOOT:
-        raise RecordError(
-            "segments", f"[{start:g}, {end:g}) s is not in the recording, which lasts {duration:g} s"
-        )
+        problem = f"[{start:g}, {end:g}) s is not in the recording, which lasts {duration:g} s"
+        raise RecordError("segments", problem)
     end = min(end, duration)
     channel = segment.channel if channel is None else channel
     if channel == 0 and audio.n_channels(path) == 1:
@@ -181,7 +169,7 @@ def _clip(
     if values.get("language", "").casefold().startswith("en"):  # eng, English, en-GB
         values["language"] = "en"
     clip = described(Entry(entry.file, entry.line, values), utterance, path, duration, flags, given)
-    words, holes, more = _words(utterance, segment, clip, aligned)
+    words, holes, more = _words(utterance, segment, clip, tables["ctm"])
     more = (*(() if texts else ("no-text",)), *more)
     return replace(clip, words=words, holes=holes, flags=tuple(dict.fromkeys((*clip.flags, *more))))
 
@@ -207,9 +195,7 @@ def _put(path: Path, table: OnDisk) -> Iterator[Bad]:
             raise RecordError(None, f"{name!r} was already at {first}")
         table.put(name, rest)
 
-    for bad in made(lines(path), put):
-        if bad is not None:
-            yield bad
+    yield from filter(None, made(lines(path), put))
 
 
 def _without(names: OnDisk, others: OnDisk, path: Path, problem: str) -> Iterator[Bad]:
@@ -284,9 +270,8 @@ def _found(folder: Path, name: str) -> Path:
     places = [folder, *folder.resolve().parents, Path.cwd()]
     found = next((place / name for place in places if (place / name).is_file()), None)
     if found is None:
-        raise AudioError(
-            str(folder / name), "no such file, nor from a folder above", "correct the path in wav.scp"
-        )
+        problem = "no such file, nor from a folder above"
+        raise AudioError(str(folder / name), problem, "correct the path in wav.scp")
     return found
 
 

@@ -28,8 +28,8 @@ ITEM = ("symbol", "start", "duration", "score")
 SPEEDS = ("Speed", "Tempo")  # lazy transforms that change when things are said
 # and those that do not
 TIMELESS = (
-    *("Resample", "Volume", "ReverbWithImpulseResponse", "Narrowband", "LoudnessNormalization", "Clipping"),
-    *("Compress", "DereverbWPE"),
+    *("Resample", "Volume", "ReverbWithImpulseResponse", "Narrowband", "LoudnessNormalization"),
+    *("Clipping", "Compress", "DereverbWPE"),
 )
 
 
@@ -84,12 +84,7 @@ def _cut(cut: Entry, folder: Path, given: Given) -> tuple[Clip, list[Bad]]:
 
 
 def _clip(
-    id_: str,
-    recording: Entry,
-    channel: int | None,
-    supervisions: Sequence[Entry],
-    folder: Path,
-    given: Given,
+    id_: str, recording: Entry, channel: int | None, supervisions: Sequence[Entry], folder: Path, given: Given
 ) -> tuple[Clip, list[Bad]]:
     """The clip of a recording, or of one of its channels, with what is said in it, and what of that has no time."""
     factor = _slowed(recording)
@@ -108,13 +103,8 @@ def _clip(
     words, holes = kept(rows).alignment.on(duration)
     words, more, more_holes = mended(words, duration)
     holes = tuple(dict.fromkeys((*holes, *more_holes)))
-    noted = {
-        "speed-undone": factor != 1,
-        "no-text": text is None,
-        "turns-cut": any(cut),
-        TURNS_LEFT_OUT: bool(bad),
-        WORDS_MISSING: bool(holes),
-    }
+    noted = {"speed-undone": factor != 1, "no-text": text is None, "turns-cut": any(cut)}
+    noted |= {TURNS_LEFT_OUT: bool(bad), WORDS_MISSING: bool(holes)}
     languages = {supervision.maybe("language") for supervision in supervisions}
     clip = replace(
         described(Entry(path), id_, path, duration, flags, given),
@@ -140,9 +130,7 @@ def _recordings(path: Path, folder: Path, given: Given, ids: OnDisk) -> Iterator
             raise RecordError("id", f"{supervision.text('id')!r} was already there")
         supervisions.put(supervision.text("recording_id"), json.dumps([supervision.line, supervision.values]))
 
-    for bad in made(json_lines(beside) if beside.is_file() else (), put):
-        if bad is not None:
-            yield bad
+    yield from filter(None, made(json_lines(beside) if beside.is_file() else (), put))
     for recording in json_lines(path):
         if isinstance(recording, Bad):
             yield recording
@@ -198,9 +186,8 @@ def _slowed(recording: Entry) -> float:
             changed = Entry(recording.file, recording.line, how if isinstance(how, dict) else {})
             factor *= changed.number("factor")
         elif name not in TIMELESS:
-            raise RecordError(
-                "transforms", f"{name!r} may move what is said: save the recording as it is heard"
-            )
+            problem = f"{name!r} may move what is said: save the recording as it is heard"
+            raise RecordError("transforms", problem)
     if not factor > 0:
         raise RecordError("transforms", f"a speed must be above 0, got {factor:g}")
     return factor

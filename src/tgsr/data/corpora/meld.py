@@ -19,19 +19,15 @@ COLUMNS = (
     *("Season", "Episode", "StartTime", "EndTime"),
 )
 LABELS = {
-    "emotion": "Emotion",
-    "sentiment": "Sentiment",
-    "dialogue": "Dialogue_ID",
-    "utterance": "Utterance_ID",
-    "season": "Season",
-    "episode": "Episode",
+    **{"emotion": "Emotion", "sentiment": "Sentiment", "dialogue": "Dialogue_ID"},
+    **{"utterance": "Utterance_ID", "season": "Season", "episode": "Episode"},
 }
+MINUTES = "the publisher's clip is minutes long and holds much more than this utterance"
 # What the publisher's release is known to have wrong.
 DAMAGED = {
     ("train", "dia125_utt3"): "the publisher's clip is corrupt",
     ("dev", "dia110_utt7"): "the publisher's release lacks this clip",
-    ("test", "dia38_utt4"): "the publisher's clip is minutes long and holds much more than this utterance",
-    ("test", "dia220_utt0"): "the publisher's clip is minutes long and holds much more than this utterance",
+    **dict.fromkeys((("test", "dia38_utt4"), ("test", "dia220_utt0")), MINUTES),
 }
 TIME = re.compile(r"(\d+):(\d\d):(\d\d)[,.](\d{1,3})")
 # The test folder also has final_videos_testdia0_utt0.mp4, copies that no row names.

@@ -28,9 +28,8 @@ from tgsr.timeline import Event, Seconds, Span
 
 SPEAKER = "speaker "  # a turn's event is labelled with this and the name
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-RTTM_LINE = re.compile(
-    rf"SPEAKER\s+(.+)\s+\S+\s+({NUMBER})\s+({NUMBER})\s+\S+\s+\S+\s+(.+?)(?:\s+(?:<NA>|{NUMBER})){{0,2}}"
-)
+TIMES, REST = rf"({NUMBER})\s+({NUMBER})", rf"(?:\s+(?:<NA>|{NUMBER})){{0,2}}"
+RTTM_LINE = re.compile(rf"SPEAKER\s+(.+)\s+\S+\s+{TIMES}\s+\S+\s+\S+\s+(.+?){REST}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +98,8 @@ def spoken(turns: Sequence[Turn]) -> tuple[str | None, str | None, tuple[Event, 
     turns = sorted(turns, key=lambda turn: turn.span)
     speakers = {turn.speaker for turn in turns}
     texts = [" ".join((turn.text or "").split()) for turn in turns]
-    events = tuple(
-        Event(f"{SPEAKER}{turn.speaker}", turn.span.start, turn.span.end)
-        for turn in turns
-        if turn.speaker is not None
-    )
+    named = [turn for turn in turns if turn.speaker is not None]
+    events = tuple(Event(f"{SPEAKER}{turn.speaker}", turn.span.start, turn.span.end) for turn in named)
     return speakers.pop() if len(speakers) == 1 else None, "\n".join(texts) if any(texts) else None, events
 
 
@@ -137,18 +133,11 @@ def rttm_turns(path: Path) -> Iterator[Entry | Bad]:
     def turn(entry: Entry) -> Entry:
         fields = RTTM_LINE.fullmatch(entry.text("line"))
         if fields is None:
-            problem = "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME"
-            raise RecordError(None, problem)
+            raise RecordError(None, "must be SPEAKER RECORDING CHANNEL START DURATION <NA> <NA> NAME")
         recording, start, duration, speaker = fields.groups()
-        values = {
-            "recording": str(path.parent / recording),
-            "start": float(start),
-            "end": round(float(start) + float(duration), 6),  # both are written with few digits
-            "speaker": speaker,
-        }
-        return Entry(path, entry.line, values)
+        end = round(float(start) + float(duration), 6)  # both are written with few digits
+        values = {"recording": str(path.parent / recording), "start": float(start), "end": end}
+        return Entry(path, entry.line, {**values, "speaker": speaker})
 
-    rows = lines(path)
-    yield from made(
-        (row for row in rows if isinstance(row, Bad) or row.text("line").split()[0] == "SPEAKER"), turn
-    )
+    rows = (row for row in lines(path) if isinstance(row, Bad) or row.text("line").split()[0] == "SPEAKER")
+    yield from made(rows, turn)

@@ -186,16 +186,8 @@ def compose(
     # 16 bits: a file gives the same samples back
     mixed = (np.round(mixed * 32767) / np.float32(32768)).astype(np.float32)
     identity = clip_id or f"digits-{split}-{seed:06d}"
-    record = Clip(
-        id=identity,
-        audio=f"audio/{identity}.flac",
-        duration=len(mixed) / SAMPLE_RATE,
-        words=tuple(words),
-        split=split,
-        source=SOURCE,
-        licence=LICENCE,
-    )
-    return DigitClip(mixed, record)
+    duration, file = len(mixed) / SAMPLE_RATE, f"audio/{identity}.flac"
+    return DigitClip(mixed, Clip(identity, file, duration, tuple(words), split, SOURCE, LICENCE))
 
 
 def speakers_in_order(words: tuple[Word, ...]) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import quote
 
 from tgsr.audio import FETCH_AGAIN, HEADER_SLACK
 from tgsr.data.alignments.manifests import within
-from tgsr.data.corpora.folders import FORMATS, NOTHING, Given, described, place, require_new, sound, walk
+from tgsr.data.corpora.folders import NOTHING, Given, described, place, require_new, sound, stem, walk
 from tgsr.disk.rows import ID, TEXT, Entry, OnDisk, utf8
+from tgsr.disk.sound_folder import FORMATS
 from tgsr.disk.whole import half_name
 from tgsr.errors import AudioError, Bad, CorpusError, RecordError
 from tgsr.records import Clip, clip_of
@@ -27,7 +27,6 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz")
 TEXTS = (".json", ".txt", ".cls")
 MOST_TEXT = 64 << 20  # bytes of a member that is held in memory
 BLOCK = 1 << 20
-LONGEST_NAME = 200  # of a file, in bytes, less its suffix
 KEY = "__key__"  # what WebDataset calls it
 # What reading a damaged tar raises; the last ones for headers that make no sense.
 DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, LookupError, OverflowError)
@@ -216,9 +215,7 @@ def _is_clip(values: Mapping[str, object]) -> bool:
 def _clip(sample: Sample, entry: Entry, folder: Path, given: Given) -> tuple[Clip, Path]:
     """The sample's clip, and where its sound is to be put. Raises ValueError where there is none."""
     (part,) = sample.sounds
-    name = quote(sample.key, safe=" %")
-    if len(name) > LONGEST_NAME:
-        raise RecordError(None, f"the key {sample.key!r:.80} is too long for the name of a file")
+    name = stem(sample.key, "the key ", None, " %")
     try:
         duration, flags = sound(part)
     except AudioError as error:

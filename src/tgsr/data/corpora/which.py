@@ -30,6 +30,16 @@ from tgsr.errors import Bad, CorpusError
 from tgsr.records import Clip, clip_of
 
 MANIFESTS = (".jsonl", ".json", ".gz")
+# What a corpus' folder holds, one of these; the first corpus counts.
+HOLDS: dict[Corpus, tuple[str, ...]] = {
+    "meld": ("*_sent_emo.csv",),
+    "covost": ("covost_v2.*.tsv",),
+    "librispeech": ("SPEAKERS.TXT", "*/*/*.trans.txt", "*/*/*/*.trans.txt"),
+    "lhotse": ("recordings.jsonl*", "cuts.jsonl*", "*recordings*.jsonl*"),
+    "huggingface": ("*.parquet", "data/*.parquet", "*.arrow", "dataset_info.json", "dataset_dict.json"),
+    "webdataset": ("*.tar", "*.tar.gz", "*.tgz"),
+    "multispeaker": ("*.rttm",),
+}
 
 
 def corpus_of(path: Path) -> Corpus:
@@ -53,31 +63,15 @@ def corpus_of(path: Path) -> Corpus:
         return "clips" if path.suffix.lower() in MANIFESTS or first_sign(path) == b"{" else "folder"
     if not path.is_dir():
         raise CorpusError(path, "a folder of audio, or a manifest (JSONL)", "nothing")
-
-    def has(*patterns: str) -> bool:
-        return any(next(path.glob(pattern), None) is not None for pattern in patterns)
-
-    if has("*_sent_emo.csv"):
-        return "meld"
-    if has("covost_v2.*.tsv"):
-        return "covost"
-    if has("SPEAKERS.TXT", "*/*/*.trans.txt", "*/*/*/*.trans.txt"):
-        return "librispeech"
-    if has("recordings.jsonl*", "cuts.jsonl*", "*recordings*.jsonl*"):
-        return "lhotse"
-    if has("*.parquet", "data/*.parquet", "*.arrow", "dataset_info.json", "dataset_dict.json"):
-        return "huggingface"
-    if has("*.tar", "*.tar.gz", "*.tgz"):
-        return "webdataset"
-    if has("*.rttm"):
-        return "multispeaker"
+    for corpus, patterns in HOLDS.items():
+        if any(next(path.glob(pattern), None) is not None for pattern in patterns):
+            return corpus
     if strong_labels.tables_of(path)[1]:
         return "strong-labels"
     if kaldi.is_kaldi(path):
         return "kaldi"
-    if has("usr/share/scummvm/*/queen.1c") or any(map(amazon_queen_bundle.is_bundle, path.iterdir())):
-        return "amazon-queen"
-    return "folder"
+    candidates = (*path.iterdir(), *path.glob("usr/share/scummvm/*/queen.1c"))
+    return "amazon-queen" if any(map(amazon_queen_bundle.is_bundle, candidates)) else "folder"
 
 
 def clips_of(
@@ -108,8 +102,7 @@ def _manifest(path: Path, out: Path, sounds: SoundFolder | None) -> Iterator[Cli
     def as_seen_from_out(entry: Entry) -> Clip:
         clip = clip_of(within(entry.values))
         file = sounds.find(clip.audio) if sounds else None
-        return replace(
-            clip, audio=os.path.relpath((file or path.parent / clip.audio).resolve(), out.resolve())
-        )
+        file = (file or path.parent / clip.audio).resolve()
+        return replace(clip, audio=os.path.relpath(file, out.resolve()))
 
     return folders.clips(json_lines(path), as_seen_from_out, OnDisk())

@@ -46,10 +46,8 @@ def heard_only(settings: TextOnly, rows: Sequence[Row]) -> Made:
     n_right = [0] * len(questions)
     bad: dict[int, Bad] = {}
     for order in range(settings.n_orders):
-        asked_again = (
-            index for index in range(len(questions)) if n_right[index] == order and index not in bad
-        )
-        indices = [index for index in asked_again if order < len(questions[index].choices)]
+        left = (index for index, n in enumerate(n_right) if n == order and index not in bad)
+        indices = [index for index in left if order < len(questions[index].choices)]
         prompts = [without_audio(questions[index], order) for index in indices]
         for index, reply in zip(indices, llm.replies(prompts, LETTER), strict=True):
             question = questions[index]

@@ -89,9 +89,8 @@ def ask_about(
     The others are the same without as with them. Raises BuildError for a task that there is not.
     """
     if unknown := sorted(set(without) - set(TASKS)):
-        raise BuildError(
-            f"--without {' '.join(unknown)}: about digits there are the tasks {', '.join(TASKS)}"
-        )
+        there = f"about digits there are the tasks {', '.join(TASKS)}"
+        raise BuildError(f"--without {' '.join(unknown)}: {there}")
     questions: list[Question] = []
     for index, clip in enumerate(clips):
         rng = np.random.default_rng((seed, index))
@@ -229,10 +228,8 @@ def add_open_questions(
     """
     from tgsr.data.questions.by_llm import Open, open_questions_of
 
-    settings = Open(llm, cache, n_a_clip, seed, split)
-    step = Step(
-        open_questions_of, settings, "tgsr.open_questions.open_questions_of", version=2, models=(llm,)
-    )
+    settings, name = Open(llm, cache, n_a_clip, seed, split), "tgsr.open_questions.open_questions_of"
+    step = Step(open_questions_of, settings, name, version=2, models=(llm,))
     rows = rows_of(chain.from_iterable(clips_of(path, "clips", out) for path in clips))
     written = _run_beside(step, rows, out / ".open" / "questions.jsonl", out, how)
     _join(out / "questions.jsonl", out / "questions.jsonl", written)

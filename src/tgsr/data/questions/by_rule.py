@@ -18,6 +18,7 @@ import numpy as np
 
 from tgsr.data.questions.draft import Draft, question_id
 from tgsr.data.questions.phrases import (
+    N_NEXT,
     PUNCTUATION,
     Phrases,
     Said,
@@ -139,7 +140,7 @@ def turns_of(clip: Clip) -> list[tuple[str, Span, tuple[Word, ...]]]:
     turns = []
     for speaker, group in itertools.groupby(named, attrgetter("speaker")):
         words = tuple(group)
-        turns.append((str(speaker), Span(words[0].start, max(word.end for word in words)), words))
+        turns.append((str(speaker), _span(words), words))
     if turns:
         return turns
     events = sorted((e for e in clip.events if e.label.startswith(TURN)), key=lambda event: event.start)
@@ -168,9 +169,7 @@ def by_speaker(clip: Clip, rng: np.random.Generator, others: Sequence[Clip] = ()
     firsts = tuple(next(span for who, span, _ in turns if who == speaker) for speaker in speakers)
     question = "How many different people speak in the recording?"
     answer, wrong = _number(n, rng)
-    heard = {_number(m, rng)[0] for other in others if 0 < (m := n_speakers(other)) <= len(NUMBERS)} - {
-        answer
-    }
+    heard = {_number(m, rng)[0] for other in others if 0 < (m := n_speakers(other)) <= len(NUMBERS)}
     wrong = tuple(text for text in wrong if text in heard) or wrong
     drafts = [Draft("speaker count", question, answer, wrong, firsts)]
     if n < 2:
@@ -282,7 +281,7 @@ class _Elsewhere:
             phrases += (one for one in _apart(words, fitting, rng, 1) if not said.count(w.text for w in one))
             if cues := followed_phrases(fitting, CUE):
                 stop = cues[int(rng.integers(len(cues)))][1]
-                follow.append(words[stop : stop + 2])
+                follow.append(words[stop : stop + N_NEXT])
             if len(phrases) >= N_ELSEWHERE:
                 break
         return cls(tuple(texts), tuple(phrases), tuple(follow))
@@ -324,11 +323,10 @@ def _next(heard: _Heard, elsewhere: _Elsewhere, rng: np.random.Generator) -> lis
     if not cues:
         return []
     first, stop = cues[int(rng.integers(len(cues)))]
-    cue, follow = words[first:stop], words[stop : stop + 2]
-    here = [words[end : end + 2] for _, end in cues]  # drawn as the right one is: nobody sees which was
-    here = [
-        pair for index in rng.permutation(len(here)) if not {*(pair := here[int(index)])} & {*cue, *follow}
-    ]
+    cue, follow = words[first:stop], words[stop : stop + N_NEXT]
+    here = [words[end : end + N_NEXT] for _, end in cues]  # drawn as the right one is: nobody sees which was
+    shuffled = [here[int(index)] for index in rng.permutation(len(here))]
+    here = [pair for pair in shuffled if not {*pair} & {*cue, *follow}]
     mixed = itertools.chain.from_iterable(itertools.zip_longest(here, elsewhere.follow))
     wrong = (_text(pair) for pair in mixed if pair is not None)
     unlike = dict.fromkeys(text for text in wrong if sounds([text]) != sounds([_text(follow)]))
@@ -357,9 +355,8 @@ def _at_all(
         asked = text if is_said else absent[int(rng.integers(len(absent)))]
         answers = ("yes", "no") if is_said else ("no", "yes")
         evidence = () if asked in strange else (_span(phrase),)  # of a near miss: what is said instead
-        drafts.append(
-            Draft("is it said", f'Is "{asked}" said in the recording?', answers[0], answers[1:], evidence)
-        )
+        question = f'Is "{asked}" said in the recording?'
+        drafts.append(Draft("is it said", question, answers[0], answers[1:], evidence))
     return drafts
 
 
@@ -378,15 +375,13 @@ def _how_often(heard: _Heard, strangers: Sequence[Clip], rng: np.random.Generato
             known.setdefault(word, Counter())[n] += 1
     for numbers in known.values():
         numbers[0] = len(strangers) + 1 - numbers.total()
-    rarest = {
-        word: min(numbers[n] for n in range(len(TIMES))) for word, numbers in known.items() if len(word) > 2
-    }
+    long = {word: numbers for word, numbers in known.items() if len(word) > 2}
+    rarest = {word: min(numbers[n] for n in range(len(TIMES))) for word, numbers in long.items()}
     # A word that sounds as another one does that is said, or as a part of one, cannot be counted by ear.
     words = sorted(word for word, n in rarest.items() if n and heard.said.count([word]) == here[word])
     order = sorted(words, key=lambda word: rng.exponential() / rarest[word])
-    asked = next(
-        (w for w in order if rng.random() * known[w][here[w]] < rarest[w] and here[w] < len(TIMES)), None
-    )
+    drawn_ones = (w for w in order if rng.random() * known[w][here[w]] < rarest[w] and here[w] < len(TIMES))
+    asked = next(drawn_ones, None)
     if asked is None:
         return []
     answer = TIMES[here[asked]]

@@ -29,13 +29,8 @@ class Draft:
 def question_about(clip: Clip, name: str, evidence: Iterable[Span], **fields: Any) -> Question:
     """The question about the clip with these fields, its id made of the clip's and the name."""
     spans = tuple(Span(span.start, min(span.end, clip.duration)) for span in evidence)
-    heard: dict[str, Any] = {
-        "clip_id": clip.id,
-        "audio": clip.audio,
-        "duration": clip.duration,
-        "split": clip.split,
-    }
-    return Question(id=question_id(clip, name), evidence=spans, **heard, **fields)
+    heard: dict[str, Any] = {name: getattr(clip, name) for name in ("audio", "duration", "split")}
+    return Question(id=question_id(clip, name), clip_id=clip.id, evidence=spans, **heard, **fields)
 
 
 def question_id(clip: Clip, name: str) -> str:

@@ -28,6 +28,7 @@ APOSTROPHES = re.compile("[\u2019\u02bc\u2032\u00b4`]")
 JOINTS = re.compile(r"[-/\u2010-\u2015]+")  # of words that are written as one
 ALIKE = 0.7  # of two words' spelling, from which on one may be heard for the other: "fast" and "past"
 LONGEST_PAUSE: Seconds = 1.0  # in a phrase
+N_NEXT = 2  # words that are asked for, after a phrase
 
 
 def phrase_spans(
@@ -51,19 +52,16 @@ def unbroken(words: Sequence[Word], holes: Sequence[Hole]) -> list[bool]:
     """For each word but the last: whether no hole lies, or may lie, between it and the next; words in order of time."""
     ordered = sorted(holes, key=lambda hole: hole.start)
     starts = [hole.start for hole in ordered]
-    latest = [
-        -1.0,
-        *accumulate((hole.end for hole in ordered), max),
-    ]  # end of the first holes: of none, one, two, ...
+    # end of the first holes: of none, one, two, ...
+    latest = [-1.0, *accumulate((hole.end for hole in ordered), max)]
     between = (sorted((a.end, b.start)) for a, b in pairwise(words))
     return [latest[bisect_right(starts, last)] < first for first, last in between]
 
 
 def in_time(clip: Clip) -> tuple[tuple[Word, ...], tuple[Hole, ...]]:
     """The clip's words in order of their starts, without marks, and its holes: those too that order and marks show."""
-    spoken = tuple(
-        word for word in sorted(clip.words, key=lambda word: word.start) if kind(word.text) is None
-    )
+    words = sorted(clip.words, key=lambda word: word.start)
+    spoken = tuple(word for word in words if kind(word.text) is None)
     unknown = (word for word in clip.words if kind(word.text) == "unknown")
     marked = (Hole(word.start, word.end, None, word.speaker) for word in unknown)
     return spoken, (*clip.holes, *gaps(clip.words), *marked)
@@ -77,10 +75,9 @@ class Said:
     """
 
     def __init__(self, words: Sequence[Word], holes: Sequence[Hole]) -> None:
-        spoken: list[Word | Hole] = [
-            hole for hole in holes if hole.text
-        ]  # before the word that begins as they do
-        spoken = sorted([*spoken, *words], key=lambda one: one.start)
+        # a hole comes before the word that begins as it does
+        known: list[Word | Hole] = [*(hole for hole in holes if hole.text), *words]
+        spoken = sorted(known, key=lambda one: one.start)
         self.words = plain_words(str(one.text) for one in spoken)
         self.sounds: list[str] = []
         self._voices: list[list[int]] = []  # what each voice says without a pause, as places in _sounds
@@ -264,17 +261,14 @@ def fitting_phrases(
     return sorted(fitting)
 
 
-def followed_phrases(
-    fitting: Collection[tuple[int, int]], n_max: int, n_next: int = 2
-) -> list[tuple[int, int]]:
-    """Those of `fitting_phrases` with at most n_max words after which the same voice says `n_next` words more.
+def followed_phrases(fitting: Collection[tuple[int, int]], n_max: int) -> list[tuple[int, int]]:
+    """Those of `fitting_phrases` with at most n_max words after which the same voice says N_NEXT words more.
 
-    For that the fitting phrases must reach n_max + n_next words.
+    For that the fitting phrases must reach n_max + N_NEXT words.
     """
     there = set(fitting)
-    return [
-        (first, stop) for first, stop in fitting if stop - first <= n_max and (first, stop + n_next) in there
-    ]
+    short = [(first, stop) for first, stop in fitting if stop - first <= n_max]
+    return [(first, stop) for first, stop in short if (first, stop + N_NEXT) in there]
 
 
 def plain_word(text: str) -> str:

@@ -44,10 +44,8 @@ def to_hear_again(
     regions = []
     for hole in holes:
         before = max((word.end for word in words if word.end <= hole.start + FRAME), default=0.0)
-        after = min(
-            (word.start for word in words if word.start >= hole.end - FRAME),
-            default=len(samples) / SAMPLE_RATE,
-        )
+        following = (word.start for word in words if word.start >= hole.end - FRAME)
+        after = min(following, default=len(samples) / SAMPLE_RATE)
         start, end = max(before, hole.start - AROUND), min(after, hole.end + AROUND)
         first, stop = round(start / FRAME), round(end / FRAME)
         sound = samples[round(first * FRAME * SAMPLE_RATE) : round(stop * FRAME * SAMPLE_RATE)]
@@ -72,16 +70,14 @@ def with_second(heard: Sequence[Heard], region: Region, second: Heard, speech: n
     end = region.start + region.duration
     there = [word for word in words if word.end > region.start and word.start < end]
     first, stop = round(region.start / FRAME), round(end / FRAME)
-    before, after = (unheard(speech[first:stop], said, first * FRAME) for said in (there, [*there, *new]))
-    if words and _seconds(after) > _seconds(before) / 2:
+    unheard_of = (unheard(speech[first:stop], said, first * FRAME) for said in (there, [*there, *new]))
+    before, after = (sum(span.duration for span in spans) for spans in unheard_of)
+    if words and after > before / 2:
         return list(heard)
     span = Span(new[0].start, new[-1].end)
-    kept = [
-        one
-        for one in heard
-        if not (doubt(with_room(one, speech), speech) and any(word.span.overlap(span) for word in one.words))
-    ]
-    return [*kept, replace(second, words=new)]
+    there_too = [one for one in heard if any(word.span.overlap(span) for word in one.words)]
+    invented = [one for one in there_too if doubt(with_room(one, speech), speech)]
+    return [*(one for one in heard if one not in invented), replace(second, words=new)]
 
 
 def _is_the_same(first: Heard, region: Region, second: Heard) -> bool:
@@ -89,12 +85,8 @@ def _is_the_same(first: Heard, region: Region, second: Heard) -> bool:
     nothing else is heard there then."""
     span = Span(region.start, region.start + region.duration)
     there = [word for word in first.words if word.span.overlap(span) > 0]
-    n, n_again = (repeats(plain(_texts(words))) for words in (first.words, second.words))
+    n, n_again = (repeats(plain([word.text for word in words])) for words in (first.words, second.words))
     return MOST_REPEATS < n <= FEW_MORE * n_again and _spoken(second.words) <= _spoken(there)
-
-
-def _texts(words: Sequence[Word]) -> list[str]:
-    return [word.text for word in words]
 
 
 def _spoken(words: Sequence[Word]) -> set[str]:
@@ -110,7 +102,3 @@ def _believed(heard: Sequence[Heard], speech: np.ndarray) -> list[Word]:
 def same_place(word: Word, other: Word) -> bool:
     """Whether more than half of the shorter word's time is the other's, too."""
     return word.span.overlap(other.span) > min(word.span.duration, other.span.duration) / 2
-
-
-def _seconds(spans: Sequence[Span]) -> Seconds:
-    return sum(span.duration for span in spans)

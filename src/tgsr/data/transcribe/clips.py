@@ -17,17 +17,9 @@ import numpy as np
 from tgsr import audio
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.shards import Made
-from tgsr.data.transcribe.forced_alignment import (
-    QWEN3,
-    Aligner,
-    Ctc,
-    PocketSphinx,
-    Qwen3,
-    aligned,
-    aligned_text,
-)
+from tgsr.data.transcribe.forced_alignment import Aligner, aligned, aligned_text, aligner_of
 from tgsr.data.transcribe.given_text import matched
-from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, parts
+from tgsr.data.transcribe.parts import PART, Part, hear_in_parts, later, parts
 from tgsr.data.transcribe.repair import SHORTEST, WORDS_MISSING, mended
 from tgsr.data.transcribe.speakers import channel_name, loudness, named_by_turns, without_leaks
 from tgsr.data.transcribe.speech import FRAME, is_speech, runs, speech_probability
@@ -153,11 +145,9 @@ def kept_as(settings: Transcription) -> str:
 
 def by_channel(clip: Clip, path: Path, settings: Transcription) -> Clip:
     """The clip with the words of each of its channels, each heard by itself; the channels are the words' speakers."""
-    heard = [
-        # the clip's text is that of all
-        in_parts(replace(clip, speaker=channel_name(channel), text=None), path, settings, channel)
-        for channel in range(audio.n_channels(path))
-    ]
+    # the clip's text is that of all
+    alone = [replace(clip, speaker=channel_name(n), text=None) for n in range(audio.n_channels(path))]
+    heard = [in_parts(one, path, settings, channel) for channel, one in enumerate(alone)]
     loud = {one.speaker: loudness(audio.stream(path, n)) for n, one in enumerate(heard)}
     words = tuple(without_leaks([word for one in heard for word in one.words], loud))
     flags = dict.fromkeys(flag for one in heard for flag in one.flags if flag != NO_SPEECH or not words)
@@ -203,7 +193,7 @@ def without_hearing(clip: Clip, samples: np.ndarray, settings: Transcription) ->
 
 def _by_its_text(clip: Clip, samples: np.ndarray, settings: Transcription) -> Clip | None:
     """The clip with its publisher's words at the times where they are found; None without a text, or not found."""
-    aligner = _aligner(settings)
+    aligner = aligner_of(settings.align, settings.device)
     if not clip.text or aligner is None or clip.duration > LONGEST_TEXT:
         return None
     alignment = aligned_text(clip.text, samples, aligner)
@@ -247,7 +237,7 @@ def _timed(clip: Clip, sound: Iterable[Part], heard: Transcript, settings: Trans
             flags = (*flags, TEXT_DIFFERS)
     elif clip.text and _shared(clip.text, heard.text) < SAME_ENOUGH:
         flags = (*flags, TEXT_DIFFERS)
-    aligner = _aligner(settings)
+    aligner = aligner_of(settings.align, settings.device)
     spoken = heard.language if NOT_ENGLISH in flags else ENGLISH
     if words and aligner and (aligner.languages is None or spoken in aligner.languages):
         words, more = _aligned_in(sound, words, aligner)
@@ -275,9 +265,7 @@ def _aligned_in(
         speech = runs(is_speech(speech_probability(part.samples))) if inside else []
         spoken = [Span(first * FRAME, stop * FRAME) for first, stop in speech]
         found, more = aligned(inside, part.samples, aligner, spoken)
-        timed += [
-            replace(w, start=round(w.start + part.start, 3), end=round(w.end + part.start, 3)) for w in found
-        ]
+        timed += [later(word, part.start) for word in found]
         flags |= dict.fromkeys(more)
     return (*timed, *left), tuple(flags)
 
@@ -310,17 +298,5 @@ def _backend(settings: Transcription) -> Backend:
         return TransformersWhisper(settings.model, language, device=settings.device)
     if settings.backend == "whisper-timestamped":
         return WhisperTimestamped(settings.timestamped_python, settings.model, language)
-    return FasterWhisper(
-        None if settings.model is None else Path(settings.model), language, threads=settings.threads
-    )
-
-
-@cache
-def _aligner(settings: Transcription) -> Aligner | None:
-    if settings.align == "none":
-        return None
-    if settings.align.startswith("ctc:"):
-        return Ctc(settings.align.removeprefix("ctc:"), settings.device)
-    if settings.align.startswith("qwen3"):
-        return Qwen3(settings.align.removeprefix("qwen3").removeprefix(":") or QWEN3, settings.device)
-    return PocketSphinx()
+    folder = None if settings.model is None else Path(settings.model)
+    return FasterWhisper(folder, language, threads=settings.threads)

@@ -74,9 +74,8 @@ def aligned(
             start = bounds.start + span.start if span else 0.0
             # Whisper's words may begin with the pause before them, so that only their ends are near.
             near = word.start - FURTHEST <= start <= word.end + FURTHEST
-            alone = earliest[len(timed)] <= start <= latest[len(timed)] and any(
-                one.start - MARGIN <= start < one.end for one in speech
-            )
+            is_spoken = any(one.start - MARGIN <= start < one.end for one in speech)
+            alone = is_spoken and earliest[len(timed)] <= start <= latest[len(timed)]
             if span is None or not (near or alone):
                 failed = True
                 timed.append(word)
@@ -124,14 +123,10 @@ def stretches(
     for word in words:
         last = runs[-1][-1] if runs else None
         is_pause = last is not None and word.start - last.end >= PAUSE
-        if (
-            last is None
-            or word.end - runs[-1][0].start > LONGEST
-            or (is_pause and not _spoken_between(speech, last.end, word.start))
-        ):
-            runs.append([word])
-        else:
-            runs[-1].append(word)
+        is_end = last and is_pause and not _spoken_between(speech, last.end, word.start)
+        if not runs or is_end or word.end - runs[-1][0].start > LONGEST:
+            runs.append([])
+        runs[-1].append(word)
     cut = []
     for index, run in enumerate(runs):
         before = runs[index - 1][-1].end if index else 0.0
@@ -358,6 +353,7 @@ def ctc_path(logp_TV: Tensor, ids: Sequence[int], blank: int) -> list[tuple[int,
 # --- Qwen3 -----------------------------------------------------------------------------------------------------
 
 QWEN3 = "Qwen/Qwen3-ForcedAligner-0.6B-hf"
+QWEN3_LANGUAGES = frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"})
 
 
 @dataclass
@@ -372,9 +368,7 @@ class Qwen3:
     name: str = QWEN3
     device: str = "cpu"
     source: str = field(default="qwen3-aligner", init=False)
-    languages: frozenset[str] | None = field(
-        default=frozenset({"zh", "yue", "en", "fr", "de", "it", "ja", "ko", "pt", "ru", "es"}), init=False
-    )
+    languages: frozenset[str] | None = field(default=QWEN3_LANGUAGES, init=False)
 
     def __call__(self, samples: np.ndarray, words: Sequence[str]) -> list[Span | None] | None:
         import torch
@@ -399,9 +393,8 @@ class Qwen3:
 
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         try:
-            model = AutoModelForTokenClassification.from_pretrained(
-                self.name, dtype=dtype, use_safetensors=True
-            )
+            how: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+            model = AutoModelForTokenClassification.from_pretrained(self.name, **how)
             processor = AutoProcessor.from_pretrained(self.name)
         except (OSError, ValueError, RuntimeError, ImportError) as error:
             raise ModelError(f"{self.name}: cannot be loaded as Qwen3's aligner: {error}") from error
@@ -409,3 +402,15 @@ class Qwen3:
             problem = f"is a {model.config.model_type}, not Qwen3's aligner"
             raise ModelError(f"{self.name}: {problem}; a model of letters is --align ctc:MODEL")
         return model.to(self.device).eval(), processor
+
+
+@cache
+def aligner_of(name: str, device: str) -> Aligner | None:
+    """The aligner that is called so: "pocketsphinx", "ctc:MODEL", "qwen3", "qwen3:MODEL"; None for "none"."""
+    if name == "none":
+        return None
+    if name.startswith("ctc:"):
+        return Ctc(name.removeprefix("ctc:"), device)
+    if name.startswith("qwen3"):
+        return Qwen3(name.removeprefix("qwen3").removeprefix(":") or QWEN3, device)
+    return PocketSphinx()

@@ -188,10 +188,7 @@ def _anchors(known: Sequence[str], said: Sequence[str]) -> list[tuple[int, int]]
     for index, (_, place) in enumerate(places):
         length = bisect_left(ends, place)
         came.append(tails[length - 1] if length else -1)
-        ends[length:], tails[length:] = (
-            [place, *ends[length + 1 :]],
-            [index, *tails[length + 1 :]],
-        )
+        ends[length:], tails[length:] = [place, *ends[length + 1 :]], [index, *tails[length + 1 :]]
     chain: list[tuple[int, int]] = []
     index = tails[-1] if tails else -1
     while index >= 0:
@@ -266,9 +263,8 @@ def gap_lines(holes: Sequence[Hole]) -> list[str]:
     for hole in holes:
         if hole.text is None:
             continue
-        what = {TEXT: "in the text, not heard", None: "has no time"}.get(
-            hole.source, "heard, not in the text"
-        )
+        told = {TEXT: "in the text, not heard", None: "has no time"}
+        what = told.get(hole.source, "heard, not in the text")
         words = re.sub(r"^(.{60}\S*)\s.*?(\S*.{30})$", r"\1 ... \2", hole.text)
         lines.append(f"{hole.start:.2f} - {hole.end:.2f} s: {what}: {words}")
     return lines

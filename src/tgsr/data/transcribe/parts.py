@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +20,9 @@ from tgsr.data.transcribe.windows import MAYBE
 from tgsr.disk.whole import write_whole
 from tgsr.errors import RecordError
 from tgsr.records import NO_SPEECH, Clip, as_row, clip_of
-from tgsr.timeline import Seconds
+from tgsr.timeline import Hole, Seconds, Word
+
+T = TypeVar("T", Word, Hole)
 
 PART: Seconds = 900.0  # of sound that is heard as one; what lasts longer is cut
 LOOK: Seconds = 60.0  # at the end of a part, for the longest pause to cut it in
@@ -61,9 +64,8 @@ def parts(pieces: Iterable[Samples], longest: Seconds = PART, look: Seconds = LO
 def _pause(samples: Samples) -> int:
     """Which sample is in the middle of the longest pause."""
     probability = speech_probability(samples)
-    first, stop = max(
-        runs(probability < MAYBE), key=lambda run: run[1] - run[0], default=(int(probability.argmin()),) * 2
-    )
+    least = int(probability.argmin())
+    first, stop = max(runs(probability < MAYBE), key=lambda run: run[1] - run[0], default=(least, least))
     return max(1, min(len(samples), round((first + stop) / 2 * FRAME * SAMPLE_RATE)))
 
 
@@ -85,7 +87,9 @@ def hear_in_parts(
             if transcript is None:
                 (transcript,) = backend.many([part.samples])
                 write_whole(path, json.dumps(as_row(_as_clip(transcript)), ensure_ascii=False))
-            heard.append(_later(transcript, part.start))
+            words = tuple(later(word, part.start) for word in transcript.words)
+            holes = tuple(later(hole, part.start) for hole in transcript.holes)
+            heard.append(replace(transcript, words=words, holes=holes))
             bar.update(round(part.end) - round(part.start))
     words = tuple(word for one in heard for word in one.words)
     spoken = Counter(one.language for one in heard for _ in one.words if one.language)
@@ -96,23 +100,14 @@ def hear_in_parts(
     return Transcript(words, total, backend.source, language, tuple(flags), holes)
 
 
-def _later(transcript: Transcript, seconds: Seconds) -> Transcript:
-    def moved(time: Seconds) -> Seconds:
-        return round(time + seconds, 3)
-
-    words = [replace(word, start=moved(word.start), end=moved(word.end)) for word in transcript.words]
-    holes = [replace(hole, start=moved(hole.start), end=moved(hole.end)) for hole in transcript.holes]
-    return replace(transcript, words=tuple(words), holes=tuple(holes))
+def later(one: T, seconds: Seconds) -> T:
+    """The word or hole so many seconds later, to the millisecond."""
+    return replace(one, start=round(one.start + seconds, 3), end=round(one.end + seconds, 3))
 
 
 def _as_clip(heard: Transcript) -> Clip:
-    return Clip(
-        *("part", "part", heard.duration, heard.words),
-        source=heard.source,
-        language=heard.language,
-        flags=heard.flags,
-        holes=heard.holes,
-    )
+    told: dict[str, Any] = {name: getattr(heard, name) for name in ("source", "language", "flags", "holes")}
+    return Clip("part", "part", heard.duration, heard.words, **told)
 
 
 def _kept(path: Path) -> Transcript | None:

@@ -12,22 +12,16 @@ from tgsr.timeline import Hole, Seconds, Word
 
 WORDS_PAST_END = "words-past-end"
 """Words that begin at the recording's end or after it were left out."""
-
 WORDS_CUT = "words-cut"
 """Words that run past the recording's end now end there."""
-
 WORDS_DOUBLED = "words-doubled"
 """Words were there more than once, alike in everything; one of each is left."""
-
 WORDS_SORTED = "words-sorted"
 """Words did not come in the order of their starts; now they do."""
-
 WORDS_WITHOUT_LENGTH = "words-without-length"
 """Words that had, or were left with, less than 0.01 s were left out."""
-
 WORDS_MISSING = "words-missing"
 """Words are missing where `Clip.holes` says; no question goes across them."""
-
 OVERLAPS_TRIMMED = "overlaps-trimmed"
 """Words of one speaker overlapped; each two neighbours now meet in the middle of what they shared."""
 
@@ -80,7 +74,10 @@ def mended(words: Sequence[Word], duration: Seconds) -> Mended:
     ends = [duration if one.word.end > duration + ROUNDING else one.word.end for one in kept]
     cut = [_timed(one, one.word.start, end) for one, end in zip(kept, ends, strict=True)]
     kept = flagged(WORDS_CUT, kept, cut)
-    kept = flagged(WORDS_DOUBLED, kept, _first_of_each(kept))
+    first_of_each: dict[Word, _Placed] = {}
+    for one in kept:
+        first_of_each.setdefault(one.word, one)
+    kept = flagged(WORDS_DOUBLED, kept, list(first_of_each.values()))
     kept = flagged(WORDS_SORTED, kept, _sorted(kept))
     kept = flagged(WORDS_WITHOUT_LENGTH, kept, lasting(kept, _spans(kept)))
     while (spans := _shared_out([one.word for one in kept])) != _spans(kept):
@@ -106,9 +103,8 @@ def _gaps(placed: list[_Placed], short: list[_Placed]) -> Iterator[Hole]:
         speaker = one.word.speaker
         if (before := last.get(speaker)) is not None and one.place != before.place + 1:
             missing = [w for w in short if w.word.speaker == speaker and before.place < w.place < one.place]
-            text = (
-                " ".join(w.word.text for w in missing) if len(missing) == one.place - before.place - 1 else ""
-            )
+            is_all = len(missing) == one.place - before.place - 1
+            text = " ".join(w.word.text for w in missing) if is_all else ""
             for word in missing if text else ():
                 short.remove(word)
             yield Hole(before.word.end, max(before.word.end, one.word.start), text or None, speaker)
@@ -129,13 +125,6 @@ def _timed(placed: _Placed, start: Seconds, end: Seconds) -> _Placed:
     if (start, end) == (placed.word.start, placed.word.end):
         return placed
     return _Placed(replace(placed.word, start=start, end=end), placed.place)
-
-
-def _first_of_each(placed: list[_Placed]) -> list[_Placed]:
-    first: dict[Word, _Placed] = {}
-    for one in placed:
-        first.setdefault(one.word, one)
-    return list(first.values())
 
 
 def _spans(placed: list[_Placed]) -> list[tuple[Seconds, Seconds]]:

@@ -113,11 +113,9 @@ def unheard(speech: np.ndarray, words: Sequence[Word], start: Seconds = 0.0) -> 
 
 def is_among(speech: np.ndarray, words: Sequence[Word]) -> bool:
     """Whether somebody speaks in a quarter of these words' time; Whisper thanks for watching where music plays."""
-    said = {
-        frame
-        for word in map(shortened, words)
-        for frame in range(round(word.start / FRAME), round(word.end / FRAME))
-    }
+    said: set[int] = set()
+    for word in map(shortened, words):
+        said.update(range(round(word.start / FRAME), round(word.end / FRAME)))
     return 4 * sum(frame < len(speech) and bool(speech[frame]) for frame in said) >= len(said)
 
 
@@ -134,7 +132,5 @@ def longest_of(text: str) -> Seconds:
 
 def _n_letters(text: str) -> int:
     """As it is said: "1985" has the letters of nineteen eighty-five, a wide character those of a syllable."""
-    return max(
-        len(text) + (SYLLABLE - 1) * sum(east_asian_width(character) in "WF" for character in text),
-        sum(len(part) for part in spell(text)),
-    )
+    n_wide = sum(east_asian_width(character) in "WF" for character in text)
+    return max(len(text) + (SYLLABLE - 1) * n_wide, len("".join(spell(text))))

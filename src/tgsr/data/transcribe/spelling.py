@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Any
 
 from tgsr.reasoning import numeral_speller
@@ -19,9 +19,8 @@ PIECE = re.compile(
     r"(?P<money>[$£€¥₹])?(?P<number>\d+(?:[.,:]\d+)*)(?P<ending>st|nd|rd|th|'?s|\s?[$£€¥₹])?(?![A-Za-z\d])"
     r"|(?P<digits>\d+)|[A-Za-z]+(?:'[A-Za-z]+)*|[%&+=@°]"
 )
-WITHOUT_PARTS = str.maketrans(
-    {"æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "ß": "ss", "’": "'"}
-)
+LIGATURES = {"æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe", "ß": "ss"}
+WITHOUT_PARTS = str.maketrans({**LIGATURES, "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "’": "'"})
 MOST_READINGS = 8  # of a word
 FEWEST_ONE_BY_ONE = 5  # digits without a comma: nobody says them as one number
 Reading = tuple[str, ...]
@@ -37,10 +36,7 @@ def spell(word: str) -> list[str]:
 def readings(word: str) -> tuple[Reading, ...]:
     """All ways to say a written word, the likeliest first, up to MOST_READINGS; ((),) where there is nothing to say."""
     pieces = [_readings_of(piece) for piece in PIECE.finditer(in_plain_letters(word))]
-    return tuple(
-        tuple(part for piece in chosen for part in piece)
-        for chosen in islice(product(*pieces), MOST_READINGS)
-    )
+    return tuple(tuple(chain(*chosen)) for chosen in islice(product(*pieces), MOST_READINGS))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -55,19 +55,16 @@ def voice_turns(
         return ()
     probability = np.concatenate(probabilities)
     vectors_NW = np.concatenate(vectors)
-    few = vectors_NW[
-        np.linspace(0, len(vectors_NW) - 1, min(len(vectors_NW), MOST_WINDOWS)).round().astype(int)
-    ]
+    n = len(vectors_NW)
+    few = vectors_NW[np.linspace(0, n - 1, min(n, MOST_WINDOWS)).round().astype(int)]
     voices_KW = voices_of(few, n_voices)
     ticks = np.arange(0.0, len(probability) * FRAME, TICK)
     alike_TK = np.stack([np.interp(ticks, middles, alike) for alike in voices_KW @ vectors_NW.T], axis=1)
     is_pause = probability[(ticks / FRAME).astype(int)] < 0.5
     path = likeliest(alike_TK, np.where(is_pause, TURN / 4, TURN))
     said = is_speech(probability)
-    who = np.where(
-        said, path[np.minimum((np.arange(len(said)) * FRAME / TICK).astype(int), len(path) - 1)], -1
-    )
-    return _named(who)
+    tick_of_frame = np.minimum((np.arange(len(said)) * FRAME / TICK).astype(int), len(path) - 1)
+    return _named(np.where(said, path[tick_of_frame], -1))
 
 
 def window_starts(speech: np.ndarray) -> list[Seconds]:
@@ -100,18 +97,18 @@ def voices_of(vectors_NW: np.ndarray, n_voices: int | None = None) -> np.ndarray
     for k in range(2, min(n_voices or MOST_VOICES, len(vectors_NW)) + 1):
         if n_voices and k < n_voices:
             continue
-        rows_NK = axes_NN[:, -k:]
-        rows_NK = rows_NK / np.maximum(np.linalg.norm(rows_NK, axis=1, keepdims=True), 1e-9)
-        voices_KW = _centres(vectors_NW, clusters(rows_NK, k))
+        voices_KW = _centres(vectors_NW, clusters(_normed(axes_NN[:, -k:]), k))
         if n_voices or np.triu(voices_KW @ voices_KW.T, 1).max() < DIFFERENT:
             best = voices_KW
     return best
 
 
 def _centres(vectors_NW: np.ndarray, of_N: np.ndarray) -> np.ndarray:
-    means_KW = np.stack([vectors_NW[of_N == k].mean(0) for k in np.unique(of_N)])
-    centres: np.ndarray = means_KW / np.maximum(np.linalg.norm(means_KW, axis=1, keepdims=True), 1e-9)
-    return centres
+    return _normed(np.stack([vectors_NW[of_N == k].mean(0) for k in np.unique(of_N)]))
+
+
+def _normed(rows_NW: np.ndarray) -> np.ndarray:
+    return np.asarray(rows_NW / np.maximum(np.linalg.norm(rows_NW, axis=1, keepdims=True), 1e-9))
 
 
 def clusters(points_ND: np.ndarray, k: int) -> np.ndarray:

@@ -45,11 +45,8 @@ PART: Seconds = 20.0  # of speech too long to be heard whole: attention costs th
 MOST_LONGER = 1.25  # than the shortest that is heard with it: all are made as long as the longest
 LEAST_GAP: Seconds = 0.5  # of speech between two segments, from which Whisper goes on there
 MOST_GAPS = 8  # of a window
-BEFORE, AFTER = (
-    "\"'“¿([{-",
-    "\"'.。,，!！?？:：”)]}、",
-)  # punctuation that belongs to the next word, and to the last
-
+# punctuation that belongs to the next word, and to the last
+BEFORE, AFTER = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 Progress = Callable[[Seconds, Seconds], None]
 """Is told, while sound is heard, how many seconds of speech were, and how many there are; it may raise to end it."""
@@ -89,25 +86,22 @@ class FasterWhisper:
         ]
         model = _model(self.folder, self.threads) if any(found) else None  # which nobody needs for silence
         if self.language not in (None, ENGLISH) and model and not model.model.is_multilingual:
-            raise ModelError(
-                f"{self.folder}: hears English alone, not {self.language!r}; take a multilingual Whisper"
-            )
+            problem = f"hears English alone, not {self.language!r}; take a multilingual Whisper"
+            raise ModelError(f"{self.folder}: {problem}")
         regions: list[Region] = []
         spoken: list[tuple[str | None, float]] = []
         for of_clip in found:
             language, sure = self.language, 1.0
             if of_clip and model and language is None and model.model.is_multilingual:
-                language, sure, _ = model.detect_language(
-                    max(of_clip, key=lambda region: region.duration).samples
-                )
+                longest = max(of_clip, key=lambda region: region.duration)
+                language, sure, _ = model.detect_language(longest.samples)
             spoken.append((language if of_clip else None, float(sure)))
             regions += of_clip
         languages = [heard_as(*language) for language in spoken]
         done, seconds = 0.0, sum(region.duration for region in regions)
         heard: list[list[Heard]] = [[] for _ in clips]
-        with tqdm(
-            desc="hearing", unit="s", total=round(seconds), disable=seconds < PROGRESS_FROM, leave=False
-        ) as bar:
+        is_short = seconds < PROGRESS_FROM
+        with tqdm(desc="hearing", unit="s", total=round(seconds), disable=is_short, leave=False) as bar:
             for region, stretch in self._hear(model, regions, speech, languages, TAIL):
                 heard[region.clip].append(stretch)
                 bar.update(round(region.duration))
@@ -204,9 +198,8 @@ def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds, lan
     """What is said in each of the windows, which are made so many seconds long, in that language."""
     from faster_whisper.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(
-        model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language
-    )
+    how = {"task": "transcribe", "language": language}
+    tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, **how)
     n_frames = round(seconds / MEL_STEP / 2) * 2  # the encoder halves them
     # Real silence behind the sound: faster-whisper's own padding, zeros of a normalised spectrogram, ends it early.
     padded = [_as_long_as(audible(window.region.samples), n_frames * MEL_STEP) for window in windows]
@@ -224,18 +217,9 @@ def _hear_together(model: Any, windows: Sequence[_Window], seconds: Seconds, lan
         for window, gap, segments in zip(some, starts, written, strict=True):
             window.add(gap, segments)
     full = [i for i in every if windows[i].segments]
-    timed = (
-        dict(
-            zip(
-                full,
-                _timed(model, tokenizer, _rows(encoded_N, full), [windows[i] for i in full]),
-                strict=True,
-            )
-        )
-        if full
-        else {}
-    )
-    return [_as_heard(window, timed.get(i, ())) for i, window in enumerate(windows)]
+    timed = _timed(model, tokenizer, _rows(encoded_N, full), [windows[i] for i in full]) if full else []
+    of_window = dict(zip(full, timed, strict=True))
+    return [_as_heard(window, of_window.get(i, ())) for i, window in enumerate(windows)]
 
 
 def _as_long_as(samples: np.ndarray, seconds: Seconds) -> np.ndarray:
@@ -286,18 +270,12 @@ def _timed(
 ) -> list[list[tuple[_Segment, Word]]]:
     """Each window's words in the window's time, each with its segment; every window has some."""
     seek = round(WINDOW / MEL_STEP)
-    rows: list[list[dict[str, Any]]] = [
-        [
-            {
-                "tokens": list(segment.tokens),
-                "start": i * WINDOW + segment.start,
-                "end": i * WINDOW + segment.end,
-                "seek": i * seek,
-            }
-            for segment in window.segments
-        ]
-        for i, window in enumerate(windows)
-    ]
+    rows: list[list[dict[str, Any]]] = []
+    for i, window in enumerate(windows):
+        rows.append([])
+        for segment in window.segments:
+            start, end = i * WINDOW + segment.start, i * WINDOW + segment.end
+            rows[-1].append({"tokens": list(segment.tokens), "start": start, "end": end, "seek": i * seek})
     n_frames = [min(seek, round(window.region.duration / MEL_STEP)) for window in windows]
     model.add_word_timestamps(rows, tokenizer, encoded, n_frames, BEFORE, AFTER, 0.0)
     return [
@@ -358,11 +336,8 @@ def words_of(words: Iterable[dict[str, Any]], shift: Seconds, has_blanks: bool =
 
 def _goes_on(before: str, text: str) -> bool:
     """Whether a text without a blank before it is part of the word before: after a comma only a number's thousands."""
-    return (
-        not text
-        or before[-1] not in MARKS
-        or bool(re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", text))
-    )
+    is_thousands = re.search(r"\d,$", before) and re.match(r"\d{3}(?!\d)", text)
+    return not text or before[-1] not in MARKS or bool(is_thousands)
 
 
 def _inside(word: Word, start: Seconds, end: Seconds) -> Word:

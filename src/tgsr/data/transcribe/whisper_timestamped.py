@@ -48,11 +48,8 @@ class WhisperTimestamped(Backend):
             save_wav(sound, samples)
             command = [self.python, "-m", "whisper_timestamped.transcribe", str(sound)]
             command += ["--model", self.model or str(whisper_for_transformers()), "--device", "cpu"]
-            command += [
-                "--output_dir",
-                folder,
-                *["--output_format", "json", "--vad", "False", "--verbose", "False"],
-            ]
+            command += ["--output_dir", folder, "--output_format", "json"]
+            command += ["--vad", "False", "--verbose", "False"]
             command += ["--language", self.language] if self.language else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             written = Path(folder) / "clip.wav.words.json"
@@ -66,6 +63,4 @@ class WhisperTimestamped(Backend):
         words, holes = alignment.on(seconds)
         speech = is_speech(speech_probability(samples))
         transcript = judged([Heard(words)] if words else [], speech, seconds, SOURCE, language, 1.0)
-        return replace(
-            transcript, holes=(*holes, *transcript.holes) if transcript.words else transcript.holes
-        )
+        return replace(transcript, holes=(*(holes if transcript.words else ()), *transcript.holes))

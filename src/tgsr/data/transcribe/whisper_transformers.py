@@ -77,10 +77,8 @@ class TransformersWhisper(Backend):
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"{name}: cannot be loaded as a Whisper model: {error}") from error
         if getattr(model.generation_config, "alignment_heads", None) is None:
-            raise ModelError(
-                f"{name}: generation_config.json has no alignment_heads, by which words get their times; take a "
-                "checkpoint that has them (openai/whisper-* do)"
-            )
+            problem = "generation_config.json has no alignment_heads, by which words get their times"
+            raise ModelError(f"{name}: {problem}; take a checkpoint that has them (openai/whisper-* do)")
         return (model.to(self.device).eval(), *parts)
 
     def _features(self, windows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -102,6 +100,7 @@ class TransformersWhisper(Backend):
         is_multilingual = model.generation_config.is_multilingual
         spoken = {"language": language, "task": "transcribe"} if is_multilingual else {}
         features, mask = self._features([audible(region.samples) for region in regions])
+        n_most = min(most_tokens(regions, language == ENGLISH), model.config.max_target_positions // 2)
         out = model.generate(
             features,
             attention_mask=mask,
@@ -110,18 +109,13 @@ class TransformersWhisper(Backend):
             return_dict_in_generate=True,
             output_scores=True,
             do_sample=False,
-            max_new_tokens=min(
-                most_tokens(regions, language == ENGLISH), model.config.max_target_positions // 2
-            ),
+            max_new_tokens=n_most,
             **spoken,
         )
         heard = []
         for region, segments in zip(regions, out["segments"], strict=True):
-            tokens = [
-                token
-                for token in _tokens(segments, region.start)
-                if token.id < tokenizer.eos_token_id  # else it is a time
-            ]
+            # what has a larger id is a time
+            tokens = [one for one in _tokens(segments, region.start) if one.id < tokenizer.eos_token_id]
             words = _words(tokenizer, tokens, min(seconds, region.start + region.duration))
             logp = sum(token.logp for token in tokens) / len(tokens) if tokens else None
             heard.append(Heard(tuple(words), logp))

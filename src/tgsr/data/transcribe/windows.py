@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgsr.audio import SAMPLE_RATE
-from tgsr.data.transcribe.speech import FRAME, runs, speech_probability
+from tgsr.data.transcribe.speech import FRAME, runs
 from tgsr.timeline import Seconds
 
 WINDOW: Seconds = 30.0
@@ -34,7 +34,7 @@ class Region:
         return len(self.samples) / SAMPLE_RATE
 
 
-def most_tokens(regions: Sequence[Region], is_english: bool = True) -> int:
+def most_tokens(regions: Sequence[Region], is_english: bool) -> int:
     """More of Whisper's tokens than anyone says in the longest of the regions; a loop goes on until it is stopped."""
     a_second = MOST_TOKENS_A_SECOND if is_english else MOST_FOREIGN
     return MOST_FIRST + round(a_second * max(region.duration for region in regions))
@@ -42,19 +42,17 @@ def most_tokens(regions: Sequence[Region], is_english: bool = True) -> int:
 
 def speech_regions(
     samples: np.ndarray,
-    clip: int = 0,
-    probability: np.ndarray | None = None,
+    clip: int,
+    probability: np.ndarray,
     longest: Seconds = LONGEST,
     part: Seconds | None = None,
 ) -> list[Region]:
     """Stretches around speech, in order, of up to `longest` and a margin; longer speech is cut at pauses in parts of
     up to `part` (None: `longest`). None in silence.
 
-    What may be speech is heard, from MAYBE on (`probability`: speech.py's, found here where it is not given): Whisper
-    says better than voice activity detection what is none.
+    What may be speech is heard, from MAYBE on (`probability`: speech.py's): Whisper says better than voice activity
+    detection what is none.
     """
-    if probability is None:
-        probability = speech_probability(samples)
     maybe = probability >= MAYBE
     bounds: list[list[int]] = []
     for start, end in runs(maybe):
@@ -71,10 +69,8 @@ def speech_regions(
     ]
     regions = []
     for index, (start, end) in enumerate(cut):
-        before, after = (
-            cut[index - 1][1] if index else 0,
-            cut[index + 1][0] if index + 1 < len(cut) else np.inf,
-        )
+        before = cut[index - 1][1] if index else 0
+        after = cut[index + 1][0] if index + 1 < len(cut) else np.inf
         first = max(start - MARGIN / FRAME, (before + start) / 2 if index else 0.0)
         stop = min(end + MARGIN / FRAME, (end + after) / 2, len(samples) / SAMPLE_RATE / FRAME)
         first_sample, stop_sample = round(first * FRAME * SAMPLE_RATE), round(stop * FRAME * SAMPLE_RATE)
