@@ -114,13 +114,7 @@ def build(args: argparse.Namespace) -> None:
         raise OptionError(f"--absent {args.absent:g}: must be in [0, 1), and is for `tgsr build sta`")
     if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
         raise OptionError("--phrases must be 1 or more, --max-words and --n-choices 2 or more")
-    from tgsr.data.questions.build import (
-        ask_about,
-        compose_clips,
-        require_new,
-        with_absent,
-        write_questions,
-    )
+    from tgsr.data.questions.build import ask_about, compose_clips, require_new, with_absent, write_questions
 
     require_new(args.out, args.clips or ())
     if args.clips:

@@ -132,10 +132,7 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
         seconds = config.relisten_seconds
         decoding = Decoding(config.max_new_tokens, relisten=config.relisten, relisten_seconds=seconds)
     at_once = None if isinstance(config, StaConfig) else config.branches_at_once
-    with (
-        unsharded(lalm),
-        torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
-    ):
+    with unsharded(lalm), torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16):
         answers: list[Response | Unheard] = []
         way: dict[str, Any] = {"branches_at_once": at_once, "title": "watch" if processes.main else ""}
         for answer in predict(lalm, mine, held_out.path, run.cache, decoding, **way):

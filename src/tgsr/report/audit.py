@@ -263,11 +263,7 @@ def _comparison(found: Audit) -> list[Section]:
     if not found.differences:
         return []
     measures = {measure.key: measure for measure in MEASURES}
-    columns = (
-        Column("difference"),
-        Column("questions"),
-        Column("p, McNemar", digits=3, least=0.001),
-    )
+    columns = (Column("difference"), Column("questions"), Column("p, McNemar", digits=3, least=0.001))
     groups: dict[str, list[TableRow]] = {}
     for one in found.differences:
         measure = measures[one.measure]

@@ -53,14 +53,7 @@ from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
-from tgsr.records import (
-    BEGUN,
-    Question,
-    append_jsonl,
-    read_responses,
-    resolve_audio,
-    write_jsonl,
-)
+from tgsr.records import BEGUN, Question, append_jsonl, read_responses, resolve_audio, write_jsonl
 from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")

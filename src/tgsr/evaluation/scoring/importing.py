@@ -35,14 +35,7 @@ from tgsr.evaluation.owners.grounding import (
     why_unread,
 )
 from tgsr.evaluation.owners.joining import Joining
-from tgsr.evaluation.owners.owner import (
-    COMPLETION,
-    Owner,
-    answer_among,
-    plain_id,
-    texts_of,
-    within,
-)
+from tgsr.evaluation.owners.owner import COMPLETION, Owner, answer_among, plain_id, texts_of, within
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT, read_chat, whole_text
 from tgsr.llm.endpoint import Malformed

@@ -162,10 +162,7 @@ def _owners_lines(scores: EvidenceScores | None, no_words: str | None) -> list[s
         )
     if not scores.n_with_evidence:
         return evidence_lines("predictions", scores, None)
-    return [
-        *evidence_lines("traces", scores, None, is_marked=False),
-        f"traces: {SEGMENTS}",
-    ]
+    return [*evidence_lines("traces", scores, None, is_marked=False), f"traces: {SEGMENTS}"]
 
 
 def notes(metrics: Metrics) -> list[str]:
