@@ -122,14 +122,8 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     audio_id, rate, seconds = _hearing(name, config, processor)
     extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
     check_sizes(name, config, processor.tokenizer, extractor)
-    model = read_weights(
-        _class_of(name, config),
-        name,
-        f"a {config.model_type} model",
-        placement,
-        unquantized=["lm_head"],
-        layers=None,
-    )
+    cls, kind = _class_of(name, config), f"a {config.model_type} model"
+    model = read_weights(cls, name, kind, placement, unquantized=["lm_head"], layers=None)
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     generic = Generic(name, model, processor, seconds, rate, audio_id)
