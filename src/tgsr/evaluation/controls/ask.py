@@ -154,9 +154,8 @@ def control(
                 source, other = sources[question.audio], others.get(question.audio)
                 if condition.family == "spoken":
                     other = speech_of(question, condition, spoken, settings.seed)
-                altered[question.id] = alter(
-                    condition, question, original.spans, source, other, out, settings, room
-                )
+                sounds = original.spans, source, other
+                altered[question.id] = alter(condition, question, *sounds, out, settings, room)
         ready = [change.question for change in altered.values() if isinstance(change, Altered)]
         # Recordings that are there already.
         if condition.family in ("repeated", "swapped") or condition.is_of_reasoning:
@@ -185,9 +184,8 @@ def _goes_on(
     """The question about the same sound whose response begins with the altered reasoning, or why there is none."""
     question = original.question
     rng = np.random.default_rng(drawn(settings.seed, f"{question.id} {condition.family}"))
-    text, why = begun(
-        condition.family, condition.level, str(original.response), question.choices, rng, rewrite
-    )
+    response = str(original.response)
+    text, why = begun(condition.family, condition.level, response, question.choices, rng, rewrite)
     if why:
         return why
     labelled = replace(question, labels=(*question.labels, (BEGUN, text)))
