@@ -214,11 +214,8 @@ def page_name(index: int) -> str:
 def header(path: Path, contents: Contents, first: int, seed: int | None, index: int, n_pages: int) -> str:
     n_shown = len(contents.items)
     what = contents.kind if contents.n_items != 1 else contents.kind.removesuffix("s")
-    shown = (
-        f"{n_shown} of {contents.n_items} {what}"
-        if n_shown
-        else f"No item from {first} on: there are {contents.n_items} {what}"
-    )
+    there = f"{contents.n_items} {what}"
+    shown = f"{n_shown} of {there}" if n_shown else f"No item from {first} on: there are {there}"
     how = f", drawn at random (seed {seed})" if seed is not None and n_shown else ""
     bad = f" Lines that could not be read: {contents.n_bad}, on the last page." if contents.n_bad else ""
     return (

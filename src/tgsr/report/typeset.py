@@ -92,9 +92,8 @@ def model_rows(
     """A row for each of the models that has scores, in the order of the models."""
 
     def cells(scores: object) -> tuple[Number, ...]:
-        return tuple(
-            field(scores) if callable(field) else getattr(scores, field) for field in columns.values()
-        )
+        fields = columns.values()
+        return tuple(field(scores) if callable(field) else getattr(scores, field) for field in fields)
 
     return tuple(TableRow(model, cells(scores[model])) for model in models if model in scores)
 
@@ -338,10 +337,8 @@ def html(table: Table, names: dict[str, str] | None = None) -> str:
     for group in table.groups:
         rows = []
         if group.name:
-            name = escape(plain(group.name))
-            rows.append(
-                f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup"><span>{name}</span></th></tr>'
-            )
+            name = f"<span>{escape(plain(group.name))}</span>"
+            rows.append(f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup">{name}</th></tr>')
         for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
             of_columns = zip(table.columns, numbers, strict=True)
             cells = "".join(_html_cell(plain(column.head), *number) for column, number in of_columns)
