@@ -132,9 +132,8 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     except (ValueError, RuntimeError, IndexError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(
-            f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
-        ) from error
+        problem = f"its processor cannot take a second of silence: {_first_line(error)}"
+        raise ModelError(f"{name}: {problem}") from error
     return generic
 
 
@@ -176,9 +175,8 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     tokenizer = getattr(processor, "tokenizer", None)
     if extractor is None or tokenizer is None:
-        raise ModelError(
-            f"{name}: its processor ({type(processor).__name__}) takes no audio; give an audio model"
-        )
+        kind = type(processor).__name__
+        raise ModelError(f"{name}: its processor ({kind}) takes no audio; give an audio model")
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
     token = getattr(processor, "audio_token", None)

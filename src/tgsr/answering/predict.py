@@ -44,6 +44,7 @@ class Unheard:
 
 # Tokens, from which on a question has a prefix of its own: branches keep scores of all pairs.
 LONG_PROMPT = 2048
+SIDE_BY_SIDE = "give --name, so that both lie side by side, or another --out"
 
 
 def respond(
@@ -352,8 +353,7 @@ def _require_one_way(
     elif known.get("files") and (names := changed(known["files"], files)):
         problem = f"{name} has answered here before its files changed: {', '.join(names[:3])}"
     if problem is not None:
-        remedy = "give --name, so that both lie side by side, or another --out"
-        raise RecordError(None, problem, str(out), remedy=remedy)
+        raise RecordError(None, problem, str(out), remedy=SIDE_BY_SIDE)
     now = {"decoding": decoded, "files": files}
     if now != everyones.get(name):
         write_whole(described, json.dumps(everyones | {name: now}, indent=2) + "\n")
@@ -408,13 +408,10 @@ def _require_one_system(before: Sequence[Response], system: str, name: str, out:
     """RecordError where a response was asked for with another system turn than now."""
     for response in before:
         if response.system not in (None, system):
-            raise RecordError(
-                None,
-                f"{name} has answered question {response.question.id} with the system turn {response.system!r:.80}, "
-                f"now it is {system!r:.80}",
-                str(out),
-                remedy="give the same --system, or --name, so that both lie side by side, or another --out",
-            )
+            answered = f"{name} has answered question {response.question.id}"
+            problem = f"{answered} with the system turn {response.system!r:.80}, now it is {system!r:.80}"
+            remedy = f"give the same --system, or {SIDE_BY_SIDE.removeprefix('give ')}"
+            raise RecordError(None, problem, str(out), remedy=remedy)
 
 
 def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], name: str, out: Path) -> None:
@@ -430,10 +427,6 @@ def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], nam
             continue
         prompt = prompt_of(question)
         if prompt not in prompts[benchmark] or by_id.get(question.id, prompt) != prompt:
-            raise RecordError(
-                None,
-                f"{name} has answered here under --prompt {prompt}, now it is "
-                f"{by_id.get(question.id) or ', '.join(sorted(prompts[benchmark]))}",
-                str(out),
-                remedy="give --name, so that both lie side by side, or another --out",
-            )
+            asked = by_id.get(question.id) or ", ".join(sorted(prompts[benchmark]))
+            problem = f"{name} has answered here under --prompt {prompt}, now it is {asked}"
+            raise RecordError(None, problem, str(out), remedy=SIDE_BY_SIDE)

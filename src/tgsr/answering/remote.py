@@ -194,9 +194,8 @@ class Gemini(Remote):
         deadline = time.monotonic() + UPLOAD_SECONDS
         while not isinstance(sent, Failed) and sent.get("state") == "PROCESSING":
             if time.monotonic() > deadline:
-                return Failed(
-                    f"{self.endpoint.url}: {sent['name']} is still not ready after {UPLOAD_SECONDS:g} s"
-                )
+                problem = f"is still not ready after {UPLOAD_SECONDS:g} s"
+                return Failed(f"{self.endpoint.url}: {sent['name']} {problem}")
             time.sleep(min(1.0, self.endpoint.limits.first_wait))
             sent = self.endpoint.send("GET", f"/v1beta/{sent['name']}", _file)
         if isinstance(sent, Failed):
@@ -252,9 +251,8 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
     limits, answers = limits or Limits(), cache / "responses"
     kind, _, model = name.partition(":")
     if kind in ("gemini", "openai") and not model.strip():
-        raise ModelError(
-            f"{name}: says no model; for example gemini:gemini-2.5-flash, openai:gpt-4o-audio-preview"
-        )
+        examples = "gemini:gemini-2.5-flash, openai:gpt-4o-audio-preview"
+        raise ModelError(f"{name}: says no model; for example {examples}")
     if kind == "gemini":
         key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         url = os.environ.get("GEMINI_BASE_URL", GEMINI_URL).rstrip("/")

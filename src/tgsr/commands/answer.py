@@ -81,9 +81,8 @@ def model_named(model: str | None, llm: str | None, phrase: bool = False) -> str
     if llm is None:
         return model or (LOCATOR if phrase else "cascade")
     if model not in (None, "cascade"):
-        raise OptionError(
-            f"--llm {llm} --model {model}: an LLM reads a cascade's transcript; give one of the two"
-        )
+        problem = "an LLM reads a cascade's transcript; give one of the two"
+        raise OptionError(f"--llm {llm} --model {model}: {problem}")
     if llm.lower().endswith(".gguf"):
         raise OptionError(
             f"--llm {llm}: serve it, as by `llama-server -m {llm} --port 8080`, and give http://localhost:8080/v1#NAME"

@@ -458,10 +458,8 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
     if word in options.letters and not is_listed and not (at_end and (is_first or is_stated)):
         return after in _AFTER or before in _TAKES  # not "it is C", where a choice is "C major"
     if not words.raw[i].isupper():
-        is_named = (is_first or before in _BEFORE) and (
-            not after or (follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != ".")
-        )
-        return is_listed or is_named
+        is_set_off = follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != "."
+        return is_listed or ((is_first or before in _BEFORE) and (not after or is_set_off))
     is_verb_next = after in _AFTER or after in IS
     if word in "ai" and after and not follows and not is_verb_next and not _IS_CJK(after):
         return False

@@ -293,9 +293,8 @@ class _Walk:
             self.is_open |= bool(self.clause) and self.clause[-1].last == i  # "B or C", "B or so"
         elif role == "and":
             is_list = bool(self.clause) and self.clause[-1].last == i and is_named_next
-            if after in _SUBJECTS or (
-                self.clause and not is_list and (is_named_next or after in _FILLERS or after == "not")
-            ):
+            goes_on = is_named_next or after in _FILLERS or after == "not"
+            if after in _SUBJECTS or (self.clause and not is_list and goes_on):
                 self._end_clause()
                 self.rejecting = False
         elif role == "reject" and not self.aside and _rejects(self.words, i, is_named_next):

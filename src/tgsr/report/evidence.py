@@ -99,17 +99,14 @@ def evidence_tables(results: Results) -> list[Table]:
         Column("with words"): of("n_with_words"),
         Column("n"): of("n"),
     }
-    tables = []
+    tables, held = [], evidence_of(results)
     times = "How exact the cited times are, and of how many responses that is known"
     for key, title, columns, notes in (
         ("evidence", "Does the evidence hold?", measures, NOTES),
         ("evidence-times", times, details, ()),
     ):
-        groups = [
-            Group(name, model_rows(results.models, by_model, columns))
-            for name, by_model in evidence_of(results).items()
-        ]
-        shown = tuple(group for group in groups if group.rows)
+        rows = {name: model_rows(results.models, of_set, columns) for name, of_set in held.items()}
+        shown = tuple(Group(name, of_set) for name, of_set in rows.items() if of_set)
         tables.append(Table(key, title, "model", tuple(columns), shown, notes))
     return tables
 

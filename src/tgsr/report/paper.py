@@ -179,9 +179,8 @@ def table_1(
         "ones of which a model says that they are not."
     ]
     if sets and not is_named:
-        notes.append(
-            "STA is ticked by the models' names, since nobody said which of them went through stage 1."
-        )
+        named = "since nobody said which of them went through stage 1"
+        notes.append(f"STA is ticked by the models' names, {named}.")
     title = "Effect of sentence-level timestamp alignment (table 1)"
     shown = (*groups, *published_groups(1, keys, values))
     return Table("table-1", title, "model", (Column("STA"), *columns), shown, tuple(notes))

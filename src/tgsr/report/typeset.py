@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import chain
 from typing import Any, Literal
 
 from tgsr.statistics.intervals import Mean
@@ -119,12 +120,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for group in self.groups:
-            for row in group.rows:
-                if len(row.cells) != len(self.columns):
-                    raise ValueError(
-                        f"{self.key}, row {row.name!r}: needs {len(self.columns)} cells, got {len(row.cells)}"
-                    )
+        for row in chain.from_iterable(group.rows for group in self.groups):
+            if len(row.cells) != len(self.columns):
+                problem = f"needs {len(self.columns)} cells, got {len(row.cells)}"
+                raise ValueError(f"{self.key}, row {row.name!r}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +234,8 @@ def csv_text(table: Table) -> str:
 
     Text that begins like a formula gets an apostrophe before it, as spreadsheets ask for.
     """
-    with_mean = [
-        any(isinstance(row.cells[c], Mean) for group in table.groups for row in group.rows)
-        for c in range(len(table.columns))
-    ]
+    rows = [row.cells for group in table.groups for row in group.rows]
+    with_mean = [any(isinstance(row[c], Mean) for row in rows) for c in range(len(table.columns))]
     head = ["group", table.first]
     for column, is_mean in zip(table.columns, with_mean, strict=True):
         head += [column.head, *(f"{column.head} {what}" for what in ("low", "high", "n") if is_mean)]

@@ -70,11 +70,8 @@ def whose_file(path: Path) -> tuple[Owner | None, bool]:
     owner, asks_where = owner_of(row), "clip_id" not in row and format_of_row(row) is not None
     if owner is not None or asks_where or first_sign(path) in (b"{", b""):
         return owner, asks_where
-    keys = (
-        "it has no row"
-        if first is None
-        else f"its first row has the keys {', '.join(map(str, first))!a:.200}"
-    )
+    keys = f"its first row has the keys {', '.join(map(str, row))!a:.200}"
+    keys = "it has no row" if first is None else keys
     raise RecordError(None, f"is no benchmark's file: {keys}", str(path), remedy=_KNOWN)
 
 

@@ -166,9 +166,8 @@ class Owner(ABC):
         if not isinstance(text, str) or not isinstance(transcript, str):
             return None
         said = ((step.mention.span, " ".join(step.heard)) for step in reasoning_steps(transcript))
-        return Trace(
-            text, tuple(Word(words, span.start, span.end) for span, words in said if span is not None)
-        )
+        segments = (Word(words, span.start, span.end) for span, words in said if span is not None)
+        return Trace(text, tuple(segments))
 
     def breakdown(self, labels: Labels) -> Labels:
         """Those labels of a question of ours by which the owner's scores are broken down."""

@@ -52,6 +52,7 @@ FIELDS = (
     *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
     *("phrase", "start", "end", "model"),
 )
+NO_RESPONSE = "no column is known to be the response"
 # What Excel shows of a cell that it took for a formula, because its text began with "=", "+" or "-".
 FORMULA_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!"}
 
@@ -333,11 +334,9 @@ def _response_column(path: Path, row: Mapping[str, Any]) -> str:
     names = logged[:1] or [plain[name] for name in RESPONSE_COLUMNS if name in plain]
     if len(names) == 1:
         return names[0]
+    problem = f"the response could be in {', '.join(names)}" if names else NO_RESPONSE
     columns = f"say which with --map response=COLUMN. Columns: {', '.join(_with_nearest(row))}"
-    problem = f"the response could be in {', '.join(names)}"
-    raise ImportFileError(
-        f"{path}: {problem if names else 'no column is known to be the response'}; {columns}"
-    )
+    raise ImportFileError(f"{path}: {problem}; {columns}")
 
 
 def _with_nearest(columns: Iterable[object]) -> tuple[str, ...]:

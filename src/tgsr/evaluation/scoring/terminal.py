@@ -208,8 +208,7 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
         whole = "" if as_is is None else f", on whole completions {percent(as_is)}"
         yield (
             f"{model}, {name}: official accuracy {percent(benchmark.accuracy_official)}{whole}, "
-            f"strict {percent(benchmark.accuracy_strict)}, {benchmark.n} questions"
-            f"{_unclear(benchmark)}"
+            f"strict {percent(benchmark.accuracy_strict)}, {benchmark.n} questions{_unclear(benchmark)}"
         )
         yield from _benchmark_notes(f"{model}, {name}: ", benchmark)
     yield from _list_notes(f"{model}: ", scores, _LISTS_OF_MODEL)
