@@ -262,5 +262,6 @@ def _comparison(found: Audit) -> list[Section]:
 
 
 def _in_points(mean: Mean) -> Mean:
-    ends = (None if end is None else 100 * end for end in (mean.value, mean.low, mean.high))
-    return replace(mean, **dict(zip(("value", "low", "high"), ends, strict=True)), n_unscored=0)
+    ends = (mean.value, mean.low, mean.high)
+    value, low, high = (None if end is None else 100 * end for end in ends)
+    return replace(mean, value=value, low=low, high=high, n_unscored=0)

@@ -78,10 +78,12 @@ def _evidence(
         if not scored:
             continue
         values = [(None,) * 4 if p is None else (p.share, 1 - p.share, p.covered, p.ratio) for p in pointed]
-        means = [bootstrap_mean(column, clips, seed) for column in zip(*values, strict=True)]
+        columns = zip(*values, strict=True)
+        inside, outside, covered, ratio = (bootstrap_mean(column, clips, seed) for column in columns)
         inside_L = np.sum([shares.inside for shares in scored], 0)
         even_L = np.sum([shares.even for shares in scored], 0)
-        evidence[phase] = Evidence(*means, (inside_L / np.maximum(even_L, 1e-30)).tolist())
+        by_layer = (inside_L / np.maximum(even_L, 1e-30)).tolist()
+        evidence[phase] = Evidence(inside, outside, covered, ratio, by_layer)
     return evidence
 
 
