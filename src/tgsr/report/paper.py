@@ -201,10 +201,9 @@ def evidence_differences(results: Results) -> Table:
 
 def table_1_differences(results: Results) -> Table:
     """IoU less the first row's on the same phrases, paired."""
-    sets = [questions for questions in results.sets if questions.phrase]
     return _differences(
         results,
-        sets,
+        [questions for questions in results.sets if questions.phrase],
         "table-1-differences",
         "Table 1: difference to the first row on the same phrases",
         (Column("IoU", digits=4), P, Column("n")),
@@ -277,10 +276,9 @@ def _accuracy(questions: QuestionSet, model: str, measure: str) -> Mean | None:
 
 def table_2_differences(results: Results) -> Table:
     """Official accuracy less the first row's on the same questions, paired, in points."""
-    sets = [questions for questions in results.sets if questions.choice or questions.official]
     return _differences(
         results,
-        sets,
+        [questions for questions in results.sets if questions.choice or questions.official],
         "table-2-differences",
         "Table 2: difference to the first row on the same questions, official accuracy",
         (Column("accuracy", "points", 100, 1), P, Column("n")),
