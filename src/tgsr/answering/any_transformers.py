@@ -122,14 +122,8 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     audio_id, rate, seconds = _hearing(name, config, processor)
     extractor = getattr(processor, "feature_extractor", None) or processor.audio_processor
     check_sizes(name, config, processor.tokenizer, extractor)
-    model = read_weights(
-        _class_of(name, config),
-        name,
-        f"a {config.model_type} model",
-        placement,
-        unquantized=["lm_head"],
-        layers=None,
-    )
+    cls, kind = _class_of(name, config), f"a {config.model_type} model"
+    model = read_weights(cls, name, kind, placement, unquantized=["lm_head"], layers=None)
     if placement.devices == "one" and placement.load_as != "4bit":
         model.to("cuda" if torch.cuda.is_available() else "cpu")
     generic = Generic(name, model, processor, seconds, rate, audio_id)
@@ -138,9 +132,8 @@ def load_generic(name: str, placement: Placement = AS_SAVED) -> Generic:
     except (ValueError, RuntimeError, IndexError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(
-            f"{name}: its processor cannot take a second of silence: {_first_line(error)}"
-        ) from error
+        problem = f"its processor cannot take a second of silence: {_first_line(error)}"
+        raise ModelError(f"{name}: {problem}") from error
     return generic
 
 
@@ -182,9 +175,8 @@ def _hearing(name: str, config: Any, processor: Any) -> tuple[int, int, float]:
     extractor = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     tokenizer = getattr(processor, "tokenizer", None)
     if extractor is None or tokenizer is None:
-        raise ModelError(
-            f"{name}: its processor ({type(processor).__name__}) takes no audio; give an audio model"
-        )
+        kind = type(processor).__name__
+        raise ModelError(f"{name}: its processor ({kind}) takes no audio; give an audio model")
     if not getattr(processor, "chat_template", None):
         raise ModelError(f"{name}: its processor has no chat template; download the model's files again")
     token = getattr(processor, "audio_token", None)

@@ -90,14 +90,12 @@ def ask(
     from tgsr.engine.features import without_cache
 
     if long_audio == "windows" and duration > model.max_seconds:
-        located = question if phrase else None
-        one = (
-            locate_in_windows(model, samples, question, model.max_seconds)
-            if phrase
-            else answer_in_windows(model, samples, text, question, model.max_seconds)
-        )
+        if phrase:
+            one = locate_in_windows(model, samples, question, model.max_seconds)
+        else:
+            one = answer_in_windows(model, samples, text, question, model.max_seconds)
         cited = _cited(one.text, cut(samples, one.window), question, phrase, model.name)
-        moved = cited.moved(one.window.start, choices, located)
+        moved = cited.moved(one.window.start, choices, about.phrase)
         return replace(moved, window=one.window)
     heard = without_cache(model, samples, "refuse" if long_audio == "windows" else long_audio)
     prompt = model.prompt(text).after
@@ -213,12 +211,12 @@ def moved_times(
 
 
 def _stated(text: str, phrase: str | None) -> list[Mention]:
-    asked = [] if phrase is None else find_asked(text, phrase)
-    return asked + [
-        mention
-        for mention in find_mentions(text)
-        if not any(mention.text_start < one.text_end and one.text_start < mention.text_end for one in asked)
-    ]
+    stated = [] if phrase is None else [*find_asked(text, phrase)]
+    asked = [(one.text_start, one.text_end) for one in stated]
+    for one in find_mentions(text):
+        if not any(one.text_start < end and start < one.text_end for start, end in asked):
+            stated.append(one)
+    return stated
 
 
 def _points(text: str, times: Sequence[Time]) -> list[Time]:
@@ -275,11 +273,8 @@ def later(time: str, by: Seconds) -> str:
     """A time as it is written ("2.5", "0:02", "0:00:02,500"), `by` seconds later, in the same notation."""
     comma = "," in time
     *larger, seconds = time.replace(",", ".").split(":")
-    total = (
-        Decimal(seconds)
-        + sum(int(part) * 60 ** (n + 1) for n, part in enumerate(reversed(larger)))
-        + Decimal(str(by)).normalize()
-    )
+    whole = sum(int(part) * 60 ** (n + 1) for n, part in enumerate(reversed(larger)))
+    total = Decimal(seconds) + whole + Decimal(str(by)).normalize()
     if not larger:
         return f"{total:f}"
     fields: list[int] = []

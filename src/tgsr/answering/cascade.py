@@ -133,9 +133,8 @@ class Spoken:
     @property
     def speakers(self) -> tuple[str, ...]:
         """Those who are known, in the order in which they begin to speak."""
-        return tuple(
-            dict.fromkeys(word.speaker for word in self.transcript.words if word.speaker is not None)
-        )
+        said = (word.speaker for word in self.transcript.words)
+        return tuple(dict.fromkeys(speaker for speaker in said if speaker is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +170,8 @@ class Cascade(Responder):
     hearing: Hearing = Hearing()
     kept: dict[str, Passages] = field(default_factory=dict)
     files: dict[Path, Spoken] = field(default_factory=dict)
-    by_sound: dict[str, Spoken] = field(
-        default_factory=dict
-    )  # of files, whose speakers a sound alone does not tell
+    # Of files, whose speakers a sound alone does not tell.
+    by_sound: dict[str, Spoken] = field(default_factory=dict)
 
     @property
     def limits(self) -> str:
@@ -183,10 +181,7 @@ class Cascade(Responder):
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
         spoken = [self.spoken(samples) for samples in clips]
-        return [
-            self._answer(clips[question.clip], spoken[question.clip], question, decoding)
-            for question in questions
-        ]
+        return [self._answer(clips[one.clip], spoken[one.clip], one, decoding) for one in questions]
 
     def about_file(self, path: Path, question: ClipQuestion, decoding: Decoding) -> str | Failed:
         """The answer about a file, which is decoded only where it was not heard yet, or a listener hears it again."""
@@ -208,9 +203,8 @@ class Cascade(Responder):
             return NOT_THERE if span is None else phrase_answer_af3(span)
         if not transcript.words:
             why = "Somebody speaks, but no word" if transcript.holes else "No word"
-            return (
-                f"{REASONING_OPENING}\n{why} could be made out in this recording.\nFinal answer: {NOT_SAID}"
-            )
+            why = f"{why} could be made out in this recording."
+            return f"{REASONING_OPENING}\n{why}\nFinal answer: {NOT_SAID}"
         asked = named(question.question, spoken.speakers)
         if asked.unknown and spoken.speakers:
             who = ", ".join(spoken.speakers)
@@ -370,11 +364,8 @@ class Cascade(Responder):
             return spoken
         transcript = spoken.transcript
         turns = turns_of(self.hearing.turns, path.name, audio.duration(path))
-        later = [
-            Event(turn.label, max(0.0, turn.start - start), turn.end - start)
-            for turn in turns
-            if turn.end > start
-        ]
+        heard = [turn for turn in turns if turn.end > start]
+        later = [Event(turn.label, max(0.0, turn.start - start), turn.end - start) for turn in heard]
         return Spoken(spoken.key, replace(transcript, words=named_by_turns(transcript.words, later)))
 
     def spoken(self, samples: np.ndarray) -> Spoken:
@@ -410,10 +401,9 @@ class Cascade(Responder):
         return transcript
 
     def keep(self, key: str, transcript: Transcript) -> None:
-        rows = [
-            [w.text, w.start, w.end, w.confidence, *([] if w.speaker is None else [w.speaker])]
-            for w in transcript.words
-        ]
+        who = [[] if word.speaker is None else [word.speaker] for word in transcript.words]
+        said = zip(transcript.words, who, strict=True)
+        rows = [[word.text, word.start, word.end, word.confidence, *one] for word, one in said]
         row = {"duration": transcript.duration, "language": transcript.language, "words": rows}
         row["holes"] = [[hole.start, hole.end] for hole in transcript.holes]
         write_whole(self._path(key), json.dumps(row, ensure_ascii=False))
@@ -550,9 +540,7 @@ class ByQuotation:
         elif bare_words(question.question)[:1] == ["when"]:
             final = f"at {found[0].span.start:.2f} s"
         else:
-            final = (
-                f'"{found[0].text}"'  # what the LLM would say in its own words is worse than what was said
-            )
+            final = f'"{found[0].text}"'  # what an LLM says in its own words is worse than what was said
         return f"{REASONING_OPENING}\n{reasoning}\nFinal answer: {final}"
 
     def choose(self, found: Sequence[Line], question: ClipQuestion) -> int:
@@ -561,10 +549,8 @@ class ByQuotation:
         known = f'Someone says: "{quote}"\n{question.question}'
         n = len(question.choices)
         likely = self.llm().likely([known] * n + [question.question] * n, question.choices * 2)
-        gains = [
-            with_it - (without if found else 0.0)
-            for with_it, without in zip(likely[:n], likely[n:], strict=True)
-        ]
+        pairs = zip(likely[:n], likely[n:], strict=True)
+        gains = [with_it - (without if found else 0.0) for with_it, without in pairs]
         quoted = set(bare_words(quote))
         choices = [set(bare_words(choice)) for choice in question.choices]
         shares = [len(words & quoted) / max(1, len(words)) for words in choices]

@@ -64,11 +64,7 @@ class Answer:
     @property
     def text(self) -> str:
         """What follows "Final answer:", or the whole response where it has no such line."""
-        return (
-            self.cited.text.rpartition(FINAL)[2].strip()
-            if FINAL in self.cited.text
-            else self.cited.text.strip()
-        )
+        return self.cited.text.rpartition(FINAL)[2].strip()
 
     def as_row(self, model: str, wav: Path | None) -> dict[str, Any]:
         """One JSON object: evidence with its seconds and words, and `nearest` where nothing that was said answers."""
@@ -190,9 +186,8 @@ def play(samples: np.ndarray, player: Sequence[str]) -> str:
         path = Path(folder) / "evidence.wav"
         audio.save_wav(path, samples)
         try:
-            done = subprocess.run(
-                [*player, str(path)], stdin=subprocess.DEVNULL, capture_output=True, text=True
-            )
+            command = [*player, str(path)]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         except KeyboardInterrupt:
             return ""
         except OSError as error:
@@ -267,12 +262,9 @@ class Prompt:
             if not number.isdecimal() or not 1 <= int(number) <= len(spans):
                 raise OptionError(f":play {number}: the last answer cites {len(spans)} interval(s), from 1")
             span = spans[int(number) - 1]
-            samples = self.conversation.samples(self.last.recording)
-            first, stop = (
-                max(0, round((at - self.conversation.start) * audio.SAMPLE_RATE))
-                for at in (span.start, span.end)
-            )
-            samples = samples[first:stop]
+            samples, start = self.conversation.samples(self.last.recording), self.conversation.start
+            ends = (max(0, round((at - start) * audio.SAMPLE_RATE)) for at in (span.start, span.end))
+            samples = samples[slice(*ends)]
         if self.player is None:
             names = ", ".join(player[0] for player in PLAYERS)
             raise OptionError(f":play: none of {names} is installed; :save writes a wav")

@@ -46,15 +46,12 @@ class FrameAnswers(Responder):
         self, clips: Sequence[np.ndarray], questions: Sequence[ClipQuestion], decoding: Decoding
     ) -> list[str | Failed]:
         frames = [self.cache.get(self.lalm, samples) for samples in clips]
-        return [
-            Failed(ONLY_PHRASES)
-            if question.phrase is None
-            else self._located(question.phrase, frames[question.clip])
-            for question in questions
-        ]
+        return [self._located(question.phrase, frames[question.clip]) for question in questions]
 
-    def _located(self, phrase: str, frames_FD: Tensor) -> str:
+    def _located(self, phrase: str | None, frames_FD: Tensor) -> str | Failed:
         """B.1.2's answer, numbers read as they are said; without times where nothing of the phrase can be read."""
+        if phrase is None:
+            return Failed(ONLY_PHRASES)
         place = self.head.place(frames_FD, spell(phrase))
         if place is None:
             return UNHEARD

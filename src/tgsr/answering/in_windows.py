@@ -98,9 +98,8 @@ def hear_windows(
 def written_down(lalm: Lalm, samples: np.ndarray, spans: Sequence[Span]) -> list[str]:
     """What the model hears in each span of the recording and a little around it, as words; "" where it fails."""
     duration, longest = len(samples) / SAMPLE_RATE, lalm.max_seconds
-    wider = [
-        window_around(span, duration, min(longest, max(LEAST, span.duration + 2 * MARGIN))) for span in spans
-    ]
+    lengths = [min(longest, max(LEAST, span.duration + 2 * MARGIN)) for span in spans]
+    wider = [window_around(span, duration, n) for span, n in zip(spans, lengths, strict=True)]
     most = MOST_FIRST + round(MOST_A_SECOND * max(span.duration for span in wider))
     with writing_times(lalm, "words"):  # a model that writes times as tokens would write some here too
         heard = hear_windows(lalm, samples, wider, TRANSCRIBE, replace(GREEDY, max_new_tokens=most))
@@ -125,9 +124,8 @@ def locate_in_windows(lalm: Lalm, samples: np.ndarray, phrase: str, longest: Sec
     if not located:
         return max(heard, key=lambda one: one.sure)
     texts = written_down(lalm, samples, [span for _, span in located])
-    held = [
-        replace(one, likeness=likeness(phrase, text)) for (one, _), text in zip(located, texts, strict=True)
-    ]
+    pairs = zip(located, texts, strict=True)
+    held = [replace(one, likeness=likeness(phrase, text)) for (one, _), text in pairs]
     return max(held, key=lambda one: one.likeness + one.sure)
 
 
@@ -150,9 +148,8 @@ def refined(listener: Lalm, samples: np.ndarray, phrase: str, span: Span) -> Spa
     It hears up to HEARD_AROUND seconds, in whose middle the span is. ModelError as it refuses them.
     """
     duration = len(samples) / SAMPLE_RATE
-    window = window_around(
-        span, duration, min(listener.max_seconds, max(HEARD_AROUND, span.end - span.start + 2))
-    )
+    length = min(listener.max_seconds, max(HEARD_AROUND, span.duration + 2))
+    window = window_around(span, duration, length)
     (heard,) = hear_windows(listener, samples, [window], listener.phrase_question(phrase))
     if (at := heard.located(phrase)) is None:
         return span

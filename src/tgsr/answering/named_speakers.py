@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from tgsr.answering.citing import COMMON, bare_words
 
-LABEL = re.compile(
-    r"(?:speaker|spkr?|channel|ch|voice)?[\s_-]*0*(\w+)", re.IGNORECASE
-)  # SPEAKER_01, CH1, spk-b, B
+# SPEAKER_01, CH1, spk-b, B
+LABEL = re.compile(r"(?:speaker|spkr?|channel|ch|voice)?[\s_-]*0*(\w+)", re.IGNORECASE)
 NOUN = r"(?:speaker|channel|voice|caller|participant|spk|ch)"
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
@@ -62,12 +61,11 @@ def named(question: str, speakers: Sequence[str]) -> Named:
     matches = []
     for match in CALLED.finditer(question):
         number, word, letter = match.groups()
-        key = (
-            str(int(number)) if number else str(NUMBERS.index(word.casefold())) if word else letter.casefold()
-        )
+        number = number or (word and NUMBERS.index(word.casefold()))
+        key = letter.casefold() if letter else str(int(number))
         matches.append((match[0], labels.get(key)))
-    places = [(match, ORDINALS.index(match[1].casefold())) for match in NTH.finditer(question)]
-    for match, place in places:
+    for match in NTH.finditer(question):
+        place = ORDINALS.index(match[1].casefold())
         matches.append((match[0], in_order[place] if place < len(in_order) else None))
     for match in SIDE.finditer(question):
         side = "CH1" if match[1].casefold() == "left" else "CH2"

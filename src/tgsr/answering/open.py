@@ -46,9 +46,8 @@ def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -
         called = name.removeprefix(LISTENING)
         listener = None if loading.only_answers(called) else _open(called, cache, placement, limits)
         if not isinstance(listener, Lalm):
-            raise ModelError(
-                f"{name}: what listens must be a model on this machine, as in cascade+mini-en:tokens"
-            )
+            problem = "what listens must be a model on this machine, as in cascade+mini-en:tokens"
+            raise ModelError(f"{name}: {problem}")
         return load_cascade(name, cache=cache, limits=limits, listener=listener)
     if is_remote(name):
         return load_remote(name, cache=cache, limits=limits)

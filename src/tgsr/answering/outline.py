@@ -90,9 +90,8 @@ def notes_of(spoken: Spoken) -> list[str]:
     transcript = spoken.transcript
     notes = []
     if not transcript.words:
-        notes.append(
-            "somebody speaks, but no word could be made out" if transcript.holes else "nobody speaks"
-        )
+        unheard = "somebody speaks, but no word could be made out"
+        notes.append(unheard if transcript.holes else "nobody speaks")
     elif transcript.holes:
         seconds = sum(hole.end - hole.start for hole in transcript.holes)
         notes.append(f"speech without words, {seconds:.0f} s in all, is in no line")

@@ -27,9 +27,8 @@ LONG_PAUSE: Seconds = 1.2  # across which no sentence goes on
 MOST_WORDS = 32  # of a sentence's lines
 SNATCH = 4  # words: what has fewer says little
 QUOTES = "\"'”’"
-VECTORS = (
-    "minilm-2"  # names what is kept of lines and sentences: another number where they are embedded otherwise
-)
+# Names what is kept of lines and sentences: another number where they are embedded otherwise.
+VECTORS = "minilm-2"
 
 
 def lines_by_speaker(words: Sequence[Word]) -> list[Line]:
@@ -87,10 +86,8 @@ class Passages:
         sentences = tuple(found[key] for key in sorted(found))
         said = [" ".join(line.text for line in lines[one]) for one in sentences]
         stops = [one.stop for one in (*sentences[1:], *sentences[-1:])]
-        pairs = [
-            " ".join(line.text for line in lines[one.start : stop])
-            for one, stop in zip(sentences, stops, strict=True)
-        ]
+        wider = [lines[one.start : stop] for one, stop in zip(sentences, stops, strict=True)]
+        pairs = [" ".join(line.text for line in part) for part in wider]
         texts = [*(line.text for line in lines), *said, *pairs]
         name = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
         path = None if kept is None else kept.with_name(f"{kept.name}.{name}.{VECTORS}.npy")
@@ -112,15 +109,13 @@ class Passages:
         Sentences may share lines: a long one without a stop is cut around each of its lines.
         """
         own, said = self.sentences[index], self.sentence(index)
-        goes_on = (
-            not _ends(said) or said.words[-1].text.rstrip(QUOTES).endswith("?") or len(said.words) < SNATCH
-        )
+        asks = said.words[-1].text.rstrip(QUOTES).endswith("?")
+        goes_on = not _ends(said) or asks or len(said.words) < SNATCH
         if index + 1 == len(self.sentences) or not goes_on:
             return said
         following = self.sentences[index + 1]
-        follows = following.start < own.stop or _follows(
-            self.lines[own.stop - 1], self.lines[following.start]
-        )
+        last, first = self.lines[own.stop - 1], self.lines[following.start]
+        follows = following.start < own.stop or _follows(last, first)
         return _joined(self.lines[own.start : following.stop]) if follows else said
 
     def nearness(self, vector_W: np.ndarray) -> np.ndarray:
@@ -166,6 +161,7 @@ _ONES = "one two three four five six seven eight nine ten eleven twelve twenty t
 _NUMBER = (
     rf"\d|\b(?:{_ONES.replace(' ', '|')}|ninety|\w+teen|hundred|thousand|million|dozen|half|once|twice)s?\b"
 )
+_FEW = r"|\b(?:no|few|several)\b"
 _DATE = (
     r"|\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september"
     r"|october|november|december|spring|summer|autumn|winter|\w*teenth|century|today|yesterday|tomorrow)\b"
@@ -175,10 +171,7 @@ _COLOUR = r"\b(?:black|white|gr[ae]y|red|blue|green|yellow|brown|pink|purple|ora
 KINDS = tuple(
     (re.compile(asked, re.IGNORECASE), re.compile(said, re.IGNORECASE))
     for asked, said in (
-        (
-            r"\bhow (?:many|much|old|tall|deep|far|high|heavy|wide|big|large|fast)\b",
-            _NUMBER + r"|\b(?:no|few|several)\b",
-        ),
+        (r"\bhow (?:many|much|old|tall|deep|far|high|heavy|wide|big|large|fast)\b", _NUMBER + _FEW),
         (r"\b(?:what|which) (?:is the |was the )?(?:price|weight|height|age|amount|number)\b", _NUMBER),
         (r"\b(?:what|which) (?:is the |was the )?(?:year|day|month|date|century|season)\b", _NUMBER + _DATE),
         (r"\b(?:what|which) colou?r\b", _COLOUR),
@@ -229,9 +222,7 @@ def matches(
         found.append(Match(n, recordings[n].cited(index), float(score)))
     found = sorted(found, key=lambda match: -match.score)[:READ]
     sure = finder.surety(question, [match.line.text for match in found])
-    read = [
-        replace(match, score=match.score + SURETY * float(s)) for match, s in zip(found, sure, strict=True)
-    ]
+    read = [replace(one, score=one.score + SURETY * float(s)) for one, s in zip(found, sure, strict=True)]
     return sorted(read, key=lambda match: -match.score)
 
 

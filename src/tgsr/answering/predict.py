@@ -42,9 +42,9 @@ class Unheard:
     reason: str
 
 
-LONG_PROMPT = (
-    2048  # tokens, from which on a question has a prefix of its own: branches keep scores of all pairs
-)
+# Tokens, from which on a question has a prefix of its own: branches keep scores of all pairs.
+LONG_PROMPT = 2048
+SIDE_BY_SIDE = "give --name, so that both lie side by side, or another --out"
 
 
 def respond(
@@ -85,6 +85,7 @@ def sampled(
     name. At most `branches_at_once` decode together (None: all). `decoder` is `sample`'s; if not given it is read here.
     """
     prefix, branches = asked(lalm, heard, prompts)
+    names = [str(place) for place in range(len(prompts))] if names is None else names
     return sample(
         prefix,
         [owner for owner, _ in branches],
@@ -92,11 +93,7 @@ def sampled(
         max_new_tokens=decoding.max_new_tokens,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
-        uniform_BN=uniforms_of(
-            [str(place) for place in range(len(prompts))] if names is None else names,
-            decoding.max_new_tokens,
-            decoding.seed,
-        ),
+        uniform_BN=uniforms_of(names, decoding.max_new_tokens, decoding.seed),
         at_once=branches_at_once,
         decoder=decoder or decoder_of(lalm, decoding.quantize),
         relisten_frames=most_frames(lalm, decoding.hears_again),
@@ -108,12 +105,9 @@ def asked(
     lalm: Lalm, heard: Sequence[Tensor], prompts: Sequence[tuple[int, tuple[int, ...]]]
 ) -> tuple[SharedPrefix, list[tuple[int, tuple[int, ...]]]]:
     """The prefixes of these (clip, prompt's tokens), and each prompt's prefix and what of the prompt follows it."""
-    prefixes: dict[
-        tuple[int, int], list[tuple[int, ...]]
-    ] = {}  # clip and, where it has one of its own, question
-    owners = [
-        (clip, index if len(prompt) > LONG_PROMPT else -1) for index, (clip, prompt) in enumerate(prompts)
-    ]
+    # By clip and, where it has one of its own, question.
+    prefixes: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    owners = [(clip, n if len(prompt) > LONG_PROMPT else -1) for n, (clip, prompt) in enumerate(prompts)]
     for owner, (_, prompt) in zip(owners, prompts, strict=True):
         prefixes.setdefault(owner, []).append(prompt)
     after = {owner: common_start(of_prefix) for owner, of_prefix in prefixes.items()}
@@ -133,10 +127,9 @@ def rounding(
     """How far the log-probs of a response that `decoder` draws are from those of the model as it is, in words."""
     (drawn,) = sampled(lalm, heard, [prompt], decoding, decoder=decoder)
     prefix, ((owner, rest),) = asked(lalm, heard, [prompt])
+    branch, temperature = Branch(owner, rest, drawn.row), decoding.temperature or 1.0
     with torch.no_grad():
-        exact = branch_logps(
-            prefix, [Branch(owner, rest, drawn.row)], temperature=decoding.temperature or 1.0
-        )
+        exact = branch_logps(prefix, [branch], temperature=temperature)
     apart_T = (exact.logp_BT[exact.mask_BT].cpu() - torch.tensor(drawn.logps)).abs()
     return (
         f"{decoding.quantize}: over the {len(drawn.logps)} tokens of a first response log-probs are "
@@ -204,9 +197,8 @@ class ResponderAnswers:
         text, begun = prompt_text(self.responder, question), begun_of(question)
         if begun and not getattr(self.responder, "goes_on", False):
             raise ModelError(f"{self.responder.name} does not go on from an answer that is begun for it")
-        return ClipQuestion(
-            clip, text, question.question, question.choices, question.phrase, question.id, begun
-        )
+        asked = question.question, question.choices, question.phrase, question.id
+        return ClipQuestion(clip, text, *asked, begun)
 
     def answers(
         self, clips: list[np.ndarray], prompts: list[ClipQuestion], ids: list[str]
@@ -361,8 +353,7 @@ def _require_one_way(
     elif known.get("files") and (names := changed(known["files"], files)):
         problem = f"{name} has answered here before its files changed: {', '.join(names[:3])}"
     if problem is not None:
-        remedy = "give --name, so that both lie side by side, or another --out"
-        raise RecordError(None, problem, str(out), remedy=remedy)
+        raise RecordError(None, problem, str(out), remedy=SIDE_BY_SIDE)
     now = {"decoding": decoded, "files": files}
     if now != everyones.get(name):
         write_whole(described, json.dumps(everyones | {name: now}, indent=2) + "\n")
@@ -393,9 +384,8 @@ def take_given(
         theirs = given[question.id].question if question.id in given else question
         if (theirs.kind, theirs.choices, theirs.phrase) != (question.kind, question.choices, question.phrase):
             field = "choices" if question.kind == "choice" else "phrase"
-            problem = (
-                f"{model.name}'s prediction for {question.id!r} answers another question than that of this id"
-            )
+            of = f"{model.name}'s prediction for {question.id!r}"
+            problem = f"{of} answers another question than that of this id"
             raise RecordError(field, problem, str(file), remedy="give the questions that were asked")
         labelled.append(replace(question, labels=theirs.labels))
     return labelled, given
@@ -408,11 +398,8 @@ def as_asked(model: Lalm | Responder, responses: Sequence[Response]) -> None:
     """
     turns = {response.system for response in responses if response.system is not None}
     if len(turns) > 1:
-        raise RecordError(
-            "system",
-            f"responses of {model.name} were asked for with {len(turns)} system turns",
-            remedy="look at those of one turn at a time",
-        )
+        problem = f"responses of {model.name} were asked for with {len(turns)} system turns"
+        raise RecordError("system", problem, remedy="look at those of one turn at a time")
     if isinstance(model, Lalm):
         model.system = next(iter(turns), model.system) or None
 
@@ -421,13 +408,10 @@ def _require_one_system(before: Sequence[Response], system: str, name: str, out:
     """RecordError where a response was asked for with another system turn than now."""
     for response in before:
         if response.system not in (None, system):
-            raise RecordError(
-                None,
-                f"{name} has answered question {response.question.id} with the system turn {response.system!r:.80}, "
-                f"now it is {system!r:.80}",
-                str(out),
-                remedy="give the same --system, or --name, so that both lie side by side, or another --out",
-            )
+            answered = f"{name} has answered question {response.question.id}"
+            problem = f"{answered} with the system turn {response.system!r:.80}, now it is {system!r:.80}"
+            remedy = f"give the same --system, or {SIDE_BY_SIDE.removeprefix('give ')}"
+            raise RecordError(None, problem, str(out), remedy=remedy)
 
 
 def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], name: str, out: Path) -> None:
@@ -443,10 +427,6 @@ def _require_one_prompt(before: Sequence[Question], now: Sequence[Question], nam
             continue
         prompt = prompt_of(question)
         if prompt not in prompts[benchmark] or by_id.get(question.id, prompt) != prompt:
-            raise RecordError(
-                None,
-                f"{name} has answered here under --prompt {prompt}, now it is "
-                f"{by_id.get(question.id) or ', '.join(sorted(prompts[benchmark]))}",
-                str(out),
-                remedy="give --name, so that both lie side by side, or another --out",
-            )
+            asked = by_id.get(question.id) or ", ".join(sorted(prompts[benchmark]))
+            problem = f"{name} has answered here under --prompt {prompt}, now it is {asked}"
+            raise RecordError(None, problem, str(out), remedy=SIDE_BY_SIDE)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tgsr.timeline import Seconds
 
 GEMINI_URL = "https://generativelanguage.googleapis.com"
 OPENAI_URL = "https://api.openai.com/v1"
+UPLOAD = "/upload/v1beta/files"
 INLINE_BYTES = 14_000_000  # of sound: base64 makes it a third more, and Gemini takes 20 MB a request
 # Those that may be told not to think. Others have no such budget, or none of 0, and refuse the request that gives one.
 NEED_NOT_THINK = re.compile("(?:models/)?gemini-2[.]5-flash(?!.*(?:image|tts|live|audio))")
@@ -160,18 +162,12 @@ class Gemini(Remote):
         return self._take(self.endpoint.ask(path, self._body(part, text, decoding), described, read_gemini))
 
     def _body(self, sound: Body | Failed, text: str, decoding: Decoding) -> Body:
-        generation: Body = {
-            "maxOutputTokens": decoding.max_new_tokens,
-            "temperature": decoding.temperature,
-            "topP": decoding.top_p,
-            "seed": decoding.seed,
-        }
+        generation: Body = {"maxOutputTokens": decoding.max_new_tokens, "seed": decoding.seed}
+        generation |= {"temperature": decoding.temperature, "topP": decoding.top_p}
         if NEED_NOT_THINK.match(self.model):  # thoughts count as output and would use all of it up
             generation["thinkingConfig"] = {"thinkingBudget": 0}
-        body: Body = {
-            "contents": [{"role": "user", "parts": [sound, {"text": text}]}],
-            "generationConfig": generation,
-        }
+        asked = [{"role": "user", "parts": [sound, {"text": text}]}]
+        body: Body = {"contents": asked, "generationConfig": generation}
         return body | ({"systemInstruction": {"parts": [{"text": self.system}]}} if self.system else {})
 
     def _upload(self, sound: WavFile) -> Body | Failed:
@@ -182,35 +178,24 @@ class Gemini(Remote):
             return self._uploaded[sound.hash]
 
     def _upload_now(self, sound: WavFile) -> Body | Failed:
-        size = str(len(sound.wav))
-        started = self.endpoint.send(
-            "POST",
-            "/upload/v1beta/files",
-            lambda body: body,
-            json={"file": {"display_name": sound.hash[:40]}},
-            headers={
-                "X-Goog-Upload-Protocol": "resumable",
-                "X-Goog-Upload-Command": "start",
-                "X-Goog-Upload-Header-Content-Length": size,
-                "X-Goog-Upload-Header-Content-Type": "audio/wav",
-            },
-            wants_header="x-goog-upload-url",
-        )
+        headers = {
+            "X-Goog-Upload-Protocol": "resumable",
+            "X-Goog-Upload-Command": "start",
+            "X-Goog-Upload-Header-Content-Length": str(len(sound.wav)),
+            "X-Goog-Upload-Header-Content-Type": "audio/wav",
+        }
+        about, wanted = {"file": {"display_name": sound.hash[:40]}}, "x-goog-upload-url"
+        send = partial(self.endpoint.send, "POST")
+        started = send(UPLOAD, lambda body: body, json=about, headers=headers, wants_header=wanted)
         if isinstance(started, Failed):
             return started
-        sent = self.endpoint.send(
-            "POST",
-            str(started["x-goog-upload-url"]),
-            _file,
-            content=sound.wav,
-            headers={"X-Goog-Upload-Offset": "0", "X-Goog-Upload-Command": "upload, finalize"},
-        )
+        headers = {"X-Goog-Upload-Offset": "0", "X-Goog-Upload-Command": "upload, finalize"}
+        sent = send(str(started[wanted]), _file, content=sound.wav, headers=headers)
         deadline = time.monotonic() + UPLOAD_SECONDS
         while not isinstance(sent, Failed) and sent.get("state") == "PROCESSING":
             if time.monotonic() > deadline:
-                return Failed(
-                    f"{self.endpoint.url}: {sent['name']} is still not ready after {UPLOAD_SECONDS:g} s"
-                )
+                problem = f"is still not ready after {UPLOAD_SECONDS:g} s"
+                return Failed(f"{self.endpoint.url}: {sent['name']} {problem}")
             time.sleep(min(1.0, self.endpoint.limits.first_wait))
             sent = self.endpoint.send("GET", f"/v1beta/{sent['name']}", _file)
         if isinstance(sent, Failed):
@@ -266,9 +251,8 @@ def load_remote(name: str, *, cache: Path, limits: Limits | None = None) -> Remo
     limits, answers = limits or Limits(), cache / "responses"
     kind, _, model = name.partition(":")
     if kind in ("gemini", "openai") and not model.strip():
-        raise ModelError(
-            f"{name}: says no model; for example gemini:gemini-2.5-flash, openai:gpt-4o-audio-preview"
-        )
+        examples = "gemini:gemini-2.5-flash, openai:gpt-4o-audio-preview"
+        raise ModelError(f"{name}: says no model; for example {examples}")
     if kind == "gemini":
         key = _key("GEMINI_API_KEY", "GOOGLE_API_KEY")
         url = os.environ.get("GEMINI_BASE_URL", GEMINI_URL).rstrip("/")

@@ -29,9 +29,7 @@ MODEL = (
     "found); gemini:MODEL, openai:MODEL, or any OpenAI-compatible server with audio as http://HOST:PORT/v1#MODEL"
 )
 
-LOCATOR = (
-    "cascade+mini-en:tokens"  # for phrases of an unheard voice: IoU 0.96 where the cascade alone has 0.87
-)
+LOCATOR = "cascade+mini-en:tokens"  # for phrases of an unheard voice: IoU 0.96, where the cascade has 0.87
 
 TAUGHT = (
     "mini-en:tgsr was taught questions with choices about which words follow others, are said first, at all or how "
@@ -83,9 +81,8 @@ def model_named(model: str | None, llm: str | None, phrase: bool = False) -> str
     if llm is None:
         return model or (LOCATOR if phrase else "cascade")
     if model not in (None, "cascade"):
-        raise OptionError(
-            f"--llm {llm} --model {model}: an LLM reads a cascade's transcript; give one of the two"
-        )
+        problem = "an LLM reads a cascade's transcript; give one of the two"
+        raise OptionError(f"--llm {llm} --model {model}: {problem}")
     if llm.lower().endswith(".gguf"):
         raise OptionError(
             f"--llm {llm}: serve it, as by `llama-server -m {llm} --port 8080`, and give http://localhost:8080/v1#NAME"
@@ -123,9 +120,8 @@ def ask(args: argparse.Namespace) -> None:
     if isinstance(model, Cascade):
         model.hearing = hearing
     elif hearing != Hearing():
-        raise OptionError(
-            f"--language, --channels, --speakers: are the cascade's; {name} hears the sound itself"
-        )
+        flags = "--language, --channels, --speakers"
+        raise OptionError(f"{flags}: are the cascade's; {name} hears the sound itself")
     conversation = Conversation(model, recordings, args.start, args.end, args.long_audio)
     if len(recordings) > 1:
         for error in conversation.hear():
@@ -152,14 +148,10 @@ def ask(args: argparse.Namespace) -> None:
         except ModelError as error:
             n_failed += 1
             row = {"question": question, "error": str(error), "model": model.name}
-            print(
-                json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}",
-                flush=True,
-            )
+            said = json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}"
+            print(said, flush=True)
     if n_asked == n_failed:
-        what = (
-            "no question came: give one, or pipe them in, one a line" if not n_asked else "none was answered"
-        )
+        what = "none was answered" if n_asked else "no question came: give one, or pipe them in, one a line"
         raise NothingDone(f"{n_asked} questions from the pipe: {what}")
 
 
@@ -455,9 +447,8 @@ def predict(args: argparse.Namespace) -> None:
     if not isinstance(model, Lalm) and (spent := model.spent()):
         print(spent)
     if n_left and n_left == len(questions):
-        raise NothingDone(
-            f"{args.out}: no response to any of {n_left} questions; see {args.out}.errors.jsonl"
-        )
+        problem = f"no response to any of {n_left} questions"
+        raise NothingDone(f"{args.out}: {problem}; see {args.out}.errors.jsonl")
     if args.official:
         written = write_official(args.questions, args.official, mine)
         unclear = f", {written.n_without_choice} without a clear choice" if written.n_without_choice else ""

@@ -54,12 +54,8 @@ def completion(args: argparse.Namespace) -> None:
     found = [Words("", tuple(names), ("--help", "--version"), ())]
     for name in names:
         found += words_of(_steps(parser([name]))[name], f" {name}")
-    print(
-        ZSH if args.shell == "zsh" else "",
-        fish(found) if args.shell == "fish" else bash(found),
-        sep="",
-        end="",
-    )
+    before = ZSH if args.shell == "zsh" else ""
+    print(before, fish(found) if args.shell == "fish" else bash(found), sep="", end="")
 
 
 def _steps(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -99,9 +95,8 @@ def fish(found: list[Words]) -> str:
     lines = ["# tgsr's words for fish: tgsr completion fish | source, in ~/.config/fish/config.fish"]
     for words in found:
         seen = words.path.split()
-        where = (
-            "; and ".join(f"__fish_seen_subcommand_from {name}" for name in seen) or "__fish_use_subcommand"
-        )
+        seen_all = "; and ".join(f"__fish_seen_subcommand_from {name}" for name in seen)
+        where = seen_all or "__fish_use_subcommand"
         values = dict(words.values)
         lines += [f'complete -c tgsr -n "{where}" -a "{" ".join(words.steps)}"'] if words.steps else []
         for flag in words.flags:

@@ -49,9 +49,8 @@ def compose(args: argparse.Namespace) -> None:
 
     out = args.out.resolve()
     if out / "clips.jsonl" in (path.resolve() for path in args.sentences):
-        raise OptionError(
-            f"--out {args.out}: its clips.jsonl is read, and would be written over; choose another"
-        )
+        problem = "its clips.jsonl is read, and would be written over"
+        raise OptionError(f"--out {args.out}: {problem}; choose another")
     held_out = composing.read_held_out(args.held_out) if args.held_out else None
     clips = chain.from_iterable(clips_of(path, "clips", out, audio=args.audio) for path in args.sentences)
     sentences, bad = composing.chosen(clips, out, args.split, held_out)
@@ -114,13 +113,7 @@ def build(args: argparse.Namespace) -> None:
         raise OptionError(f"--absent {args.absent:g}: must be in [0, 1), and is for `tgsr build sta`")
     if args.phrases < 1 or args.max_words < 2 or args.n_choices < 2:
         raise OptionError("--phrases must be 1 or more, --max-words and --n-choices 2 or more")
-    from tgsr.data.questions.build import (
-        ask_about,
-        compose_clips,
-        require_new,
-        with_absent,
-        write_questions,
-    )
+    from tgsr.data.questions.build import ask_about, compose_clips, require_new, with_absent, write_questions
 
     require_new(args.out, args.clips or ())
     if args.clips:
@@ -265,9 +258,8 @@ def export(args: argparse.Namespace) -> None:
         left_out += f"; {n_held_out} are for testing, by their split: keep them out of training"
     sounds = {resolve_audio(question, args.questions) for question in exported}
     if n_gone := sum(not sound.exists() for sound in sounds):
-        left_out += (
-            f"; of {len(sounds)} sound files {n_gone} are not there: --audio FOLDER says where they lie now"
-        )
+        gone = f"of {len(sounds)} sound files {n_gone} are not there"
+        left_out += f"; {gone}: --audio FOLDER says where they lie now"
     print(f"{path}: {len(exported)} questions{left_out}")
     if choices:
         n_mute = sum(question.clip_id not in words for question in choices)

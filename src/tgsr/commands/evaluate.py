@@ -18,43 +18,25 @@ from tgsr.models.placement import Placement
 if TYPE_CHECKING:
     from tgsr.evaluation.behaviour.measure import Hearing, Judging
     from tgsr.evaluation.controls.replies import Replies
+    from tgsr.llm.served import Llm
 
 
 def add_audit(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag(
-        "predictions",
-        type=Path,
-        nargs="+",
-        help="prediction files, ours or a benchmark's own, or folders that hold some",
-    )
-    flag(
-        "--out",
-        type=Path,
-        required=True,
-        help="folder: index.html, report.md, tables/, audit.json, items.jsonl",
-    )
-    flag(
-        "--questions",
-        type=Path,
-        help="the benchmark's own file, for predictions that do not repeat their questions",
-    )
-    flag(
-        "--clips",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="clips with words; clips.jsonl beside the sound if not given",
-    )
+    about = "prediction files, ours or a benchmark's own, or folders that hold some"
+    flag("predictions", type=Path, nargs="+", help=about)
+    about = "folder: index.html, report.md, tables/, audit.json, items.jsonl"
+    flag("--out", type=Path, required=True, help=about)
+    about = "the benchmark's own file, for predictions that do not repeat their questions"
+    flag("--questions", type=Path, help=about)
+    about = "clips with words; clips.jsonl beside the sound if not given"
+    flag("--clips", type=Path, nargs="+", default=[], help=about)
     shared.add_audio(flag)
     flag("--no-verify", action="store_true", help="leave Audiology Verify out: nothing is transcribed")
     flag("--whisper", type=Path, help="folder of a faster-whisper model; the packaged one if none")
     flag("--judge", help=f"an LLM for Consistency: {shared.LLM}")
-    flag(
-        "--without-texts",
-        action="store_true",
-        help="numbers and ids alone, where texts may not be shown round",
-    )
+    about = "numbers and ids alone, where texts may not be shown round"
+    flag("--without-texts", action="store_true", help=about)
     flag("--seed", type=int, default=0, help="of the intervals and of the examples")
     example = "tgsr audit omni.jsonl --questions MMAR-meta.jsonl --out audit"
     more = "Several files are compared, paired where ids agree. docs/audit.md has two audits."
@@ -117,11 +99,8 @@ def score(args: argparse.Namespace) -> None:
     from tgsr.evaluation.scoring.score import score_file, write_metrics
     from tgsr.evaluation.scoring.terminal import notes, summary
 
-    given = {
-        "clips": args.clips,
-        "seed": args.seed,
-        "collars": Collars(tuple(args.collars), args.length_share),
-    }
+    collars = Collars(tuple(args.collars), args.length_share)
+    given = {"clips": args.clips, "seed": args.seed, "collars": collars}
     metrics = score_file(args.predictions, args.questions, args.items, **given)
     write_metrics(metrics, args.out)
     for line in (summary(metrics), *notes(metrics), args.items, args.out):
@@ -316,12 +295,10 @@ def add_control(command: argparse.ArgumentParser) -> None:
     flag("--conditions", nargs="+", choices=words, default=default, metavar="CONDITION", help=about)
     about = "%% of a clip that is masked; of the reasoning's words that are cut off, or become filler"
     flag("--shares", type=float, nargs="+", default=[20.0, 40.0, 60.0, 80.0, 100.0], help=about)
-    flag(
-        "--snrs", type=float, nargs="+", default=[20.0, 10.0, 0.0, -10.0, -20.0], help="dB above white noise"
-    )
-    flag(
-        "--spoken", help="folder of recordings of the options, each called as its option: said over the clip"
-    )
+    snrs = [20.0, 10.0, 0.0, -10.0, -20.0]
+    flag("--snrs", type=float, nargs="+", default=snrs, help="dB above white noise")
+    about = "folder of recordings of the options, each called as its option: said over the clip"
+    flag("--spoken", help=about)
     flag("--rewriter", help=f"who paraphrases reasonings and adds mistakes: {shared.LLM}")
     flag("--judge", help=f"who grades from 1 to 5 how alike reasonings are: {shared.LLM}")
     shared.add_config(command, Decoding)
@@ -359,18 +336,8 @@ def control(args: argparse.Namespace) -> None:
         model = shared.open_model(args, name)
         begin_run(folder, asked_for)  # now, so that a model that cannot be had leaves no run behind
         folder.rest_on(f"model {name}", files_of(name))
-        rows = control(
-            model,
-            questions,
-            args.questions,
-            args.out,
-            cache,
-            decoding,
-            settings,
-            args.predictions,
-            rewrite,
-            judge,
-        )
+        asked = (model, questions, args.questions, args.out, cache, decoding, settings)
+        rows = control(*asked, args.predictions, rewrite, judge)
         items += rows
         if any(item.response is not None for item in rows):
             models[model.name] = summarise(rows, args.seed)
@@ -389,13 +356,16 @@ def control(args: argparse.Namespace) -> None:
 def _replies(name: str | None, out: Path) -> Replies | None:
     """The text model of that name, whose replies are kept below `out`; None where none is named."""
     from tgsr.evaluation.controls.replies import Replies
+
+    return None if name is None else Replies.of(_llm(name), name, out / "replies.jsonl")
+
+
+def _llm(name: str) -> Llm:
     from tgsr.llm.by_name import llm_of, require_llm
     from tgsr.models.packaged_weights import cache_folder
 
-    if name is None:
-        return None
     require_llm(name, cache_folder())
-    return Replies.of(llm_of(name, cache_folder()), name, out / "replies.jsonl")
+    return llm_of(name, cache_folder())
 
 
 def add_behaviour(command: argparse.ArgumentParser) -> None:
@@ -426,9 +396,8 @@ def behaviour(args: argparse.Namespace) -> None:
                 "Audiology Verify needs faster-whisper; --no-verify leaves it out, or: pip install ."
             )
         args.no_verify = True
-        print(
-            "Audiology Verify is left out: it needs faster-whisper, which is not installed", file=sys.stderr
-        )
+        said = "Audiology Verify is left out: it needs faster-whisper, which is not installed"
+        print(said, file=sys.stderr)
     judging = _judging(args.judge, args.out, args.bias)  # before hours of listening
     errors = args.out / "errors.jsonl"
     errors.unlink(missing_ok=True)
@@ -464,13 +433,8 @@ def _hearing(whisper: Path | None) -> Hearing:
 def _judging(name: str | None, out: Path, is_for_bias: bool = False) -> Judging | None:
     """The judge of that name, whose replies are kept below `out`; None where none is named."""
     from tgsr.evaluation.behaviour.measure import Judging
-    from tgsr.llm.by_name import llm_of, require_llm
-    from tgsr.models.packaged_weights import cache_folder
 
-    if name is None:
-        return None
-    require_llm(name, cache_folder())
-    return Judging(llm_of(name, cache_folder()), name, out / "judged.jsonl", is_for_bias)
+    return None if name is None else Judging(_llm(name), name, out / "judged.jsonl", is_for_bias)
 
 
 def add_rubrics(command: argparse.ArgumentParser) -> None:
@@ -479,9 +443,8 @@ def add_rubrics(command: argparse.ArgumentParser) -> None:
     flag("predictions", type=Path, nargs="+", help=about)
     flag("--questions", type=Path, required=True, help="MMAR-meta.jsonl, which has the rubrics")
     flag("--judge", help=f"an LLM: {shared.LLM}; without one only the submission is written")
-    flag(
-        "--submission", type=Path, help="write the answers of a single file as a submission to the challenge"
-    )
+    about = "write the answers of a single file as a submission to the challenge"
+    flag("--submission", type=Path, help=about)
     flag("--seed", type=int, default=0, help="of the intervals")
     flag("--out", type=Path, required=True, help="folder: rubrics.json, rated.jsonl")
     example = (
@@ -526,9 +489,8 @@ def add_judge(command: argparse.ArgumentParser) -> None:
     flag("--out", type=Path, required=True, help="folder; goes on where it was stopped")
     flag("--seed", type=int, default=0, help="of the intervals")
     example = "tgsr judge http://localhost:8000/v1#Qwen/Qwen3-32B --out judge"
-    shared.finish(
-        command, judge, example, "Two tests of bias come with it.", holds_out=True, keeps=shared.JUDGED
-    )
+    more = "Two tests of bias come with it."
+    shared.finish(command, judge, example, more, holds_out=True, keeps=shared.JUDGED)
 
 
 def judge(args: argparse.Namespace) -> None:

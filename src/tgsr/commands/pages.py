@@ -200,9 +200,8 @@ def view(args: argparse.Namespace) -> None:
     if args.export and not runs:
         raise OptionError(f"--export {args.export}: is for runs; name one")
     if not args.paths and not args.model:
-        raise OptionError(
-            "nothing to show: name a run, a recording, or --model cascade to choose recordings on the page"
-        )
+        ways = "name a run, a recording, or --model cascade to choose recordings on the page"
+        raise OptionError(f"nothing to show: {ways}")
     _require_server()
     from tgsr.answering.cascade import is_cascade
     from tgsr.models.packaged_weights import cache_folder
@@ -226,15 +225,12 @@ def view(args: argparse.Namespace) -> None:
         print(f"{args.export}: {n_heard} items with sound" + (f", {n_silent} without" if n_silent else ""))
         print(f"look at it with: python -m http.server --directory {args.export}")
         return
-    sounds = Sounds()
-    models = list(args.model)
+    sounds, models = Sounds(), list(args.model)
     if recordings and not any(map(is_cascade, models)):
         models.append("cascade")
     asker = Asker(models, partial(shared.open_model, args), sounds) if models else None
     hears = next(filter(is_cascade, models), None)
-    shelf = None
-    if asker and hears:
-        shelf = Shelf.of(asker, hears, cache_folder(), recordings)
+    shelf = Shelf.of(asker, hears, cache_folder(), recordings) if asker and hears else None
     with closing(Viewer(index, read, sounds, asker, shelf)) as viewer:
         serve(routes(viewer), args.host, args.port, "/", opens=args.open)
 

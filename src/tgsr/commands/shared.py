@@ -151,9 +151,8 @@ def require_writable(
     try:
         tempfile.TemporaryFile(dir=nearest).close()  # what permissions say is not what a disk allows
     except OSError as error:
-        raise OptionError(
-            f"{flag} {path}: cannot be written ({nearest}: {error.strerror}); {remedy}"
-        ) from error
+        problem = f"cannot be written ({nearest}: {error.strerror})"
+        raise OptionError(f"{flag} {path}: {problem}; {remedy}") from error
     if path.exists() and not os.access(path, os.W_OK):
         raise OptionError(f"{flag} {path}: cannot be written (no permission); {remedy}")
 

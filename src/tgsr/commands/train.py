@@ -40,19 +40,12 @@ def add_demo(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     about = "digits: spoken digits, six minutes; english: sentences that people read aloud, ten minutes"
     flag("--world", choices=("digits", "english"), default="digits", help=about)
-    flag(
-        "--out",
-        type=Path,
-        help="folder; resumed where it exists; runs/demo, or runs/demo-english, if not given",
-    )
+    about = "folder; resumed where it exists; runs/demo, or runs/demo-english, if not given"
+    flag("--out", type=Path, help=about)
     flag("--seed", type=int, default=0, help="seed of clips and training")
     shared.add_cache(command)
-    shared.finish(
-        command,
-        demo,
-        "tgsr demo --out runs/demo",
-        keeps="the stages that are done, of the others the last checkpoint",
-    )
+    keeps = "the stages that are done, of the others the last checkpoint"
+    shared.finish(command, demo, "tgsr demo --out runs/demo", keeps=keeps)
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -70,35 +63,23 @@ def add_train(command: argparse.ArgumentParser) -> None:
     from tgsr.training.config import GrpoConfig, SftConfig, StaConfig
 
     stages = command.add_subparsers(required=True, metavar="STAGE")
-    sta = "Stage 1: the aligner learns to write time (section 3.1, table 5)."
-    sft = "Fine-tuning on given responses: a LoRA learns to write them (tables 2 and 4)."
-    for name, module, config, given, about in (
-        ("base", "miniature.base", BaseConfig, "", "The miniature's base model, from the encoder alone."),
-        (
-            "english",
-            "miniature.english",
-            EnglishConfig,
-            "clips",
-            "The base that hears English, from Whisper base.",
-        ),
-        (
-            "frames",
-            "miniature.frames",
-            FramesConfig,
-            "clips",
-            "The frame baseline of table 1: a head over the encoder's frames, which places phrases by Viterbi.",
-        ),
-        ("sta", "sta", StaConfig, "questions", sta),
-        (
-            "grpo",
-            "rl",
-            GrpoConfig,
-            "questions",
-            "Stage 2: grounded reasoning by GRPO (section 3.2, table 6).",
-        ),
-        ("sft", "training.sft", SftConfig, "responses", sft),
+    abouts = {
+        "base": "The miniature's base model, from the encoder alone.",
+        "english": "The base that hears English, from Whisper base.",
+        "frames": "The frame baseline of table 1: a head over the encoder's frames, which places phrases by Viterbi.",
+        "sta": "Stage 1: the aligner learns to write time (section 3.1, table 5).",
+        "grpo": "Stage 2: grounded reasoning by GRPO (section 3.2, table 6).",
+        "sft": "Fine-tuning on given responses: a LoRA learns to write them (tables 2 and 4).",
+    }
+    for name, module, config, given in (
+        ("base", "miniature.base", BaseConfig, ""),
+        ("english", "miniature.english", EnglishConfig, "clips"),
+        ("frames", "miniature.frames", FramesConfig, "clips"),
+        ("sta", "sta", StaConfig, "questions"),
+        ("grpo", "rl", GrpoConfig, "questions"),
+        ("sft", "training.sft", SftConfig, "responses"),
     ):
-        stage = stages.add_parser(name, help=about, description=about)
+        stage = stages.add_parser(name, help=abouts[name], description=abouts[name])
         stage.set_defaults(stage=name, module=module, config=config, given=given)
         stage.add_argument("--out", type=Path, required=True, help="run folder; resumed where it exists")
         shared.add_config(stage, config)
@@ -125,32 +106,15 @@ def train(args: argparse.Namespace) -> None:
 
 def add_check(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
-    flag(
-        "--model",
-        required=True,
-        help="a checkpoint or an adapter, also one that another trainer wrote (PEFT's format)",
-    )
+    about = "a checkpoint or an adapter, also one that another trainer wrote (PEFT's format)"
+    flag("--model", required=True, help=about)
     flag("--base", help="of another trainer's adapter, where it names a model that is not here")
-    flag(
-        "--data",
-        type=Path,
-        help="your questions.jsonl: what is trained on, shown and planned for; else shipped speech",
-    )
-    flag(
-        "--out",
-        type=Path,
-        default=Path("runs/check"),
-        help="folder of check.json and page.html, which are made anew",
-    )
-    flag(
-        "--parts",
-        type=int,
-        nargs="+",
-        choices=range(1, 7),
-        default=list(range(1, 7)),
-        metavar="N",
-        help="1 to 6",
-    )
+    about = "your questions.jsonl: what is trained on, shown and planned for; else shipped speech"
+    flag("--data", type=Path, help=about)
+    about = "folder of check.json and page.html, which are made anew"
+    flag("--out", type=Path, default=Path("runs/check"), help=about)
+    parts = range(1, 7)
+    flag("--parts", type=int, nargs="+", choices=parts, default=list(parts), metavar="N", help="1 to 6")
     shared.add_audio(flag)
     flag("--bfloat16", action="store_true", help="products in bfloat16, as in training")
     flag("--learning-rate", type=float, help="of stage 1; by the decoder's width if not given")
@@ -179,9 +143,8 @@ def check(args: argparse.Namespace) -> None:
 def add_adapter(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     flag("folder", metavar="RUN", type=Path, help="the --out of a tgsr train, which may be going on")
-    flag(
-        "--step", default="last", help="of which a checkpoint is kept: a number, last, or best (of --best-by)"
-    )
+    about = "of which a checkpoint is kept: a number, last, or best (of --best-by)"
+    flag("--step", default="last", help=about)
     flag("--out", type=Path, help="a new folder; adapter-STEP in the run's folder if not given")
     flag("--model", help="where the run's model is now, if that has moved since the run began")
     more = "Loads the model on the CPU: the GPU may be the training's. Any command takes it as --model."

@@ -86,9 +86,8 @@ def transcribe(args: argparse.Namespace) -> None:
     args.language = shared.language_code(args.language)
     if not formats:
         shared.require_writable("--out", args.out)
-        _summarise(
-            args, args.out, _run(args, args.out.resolve(), _clips(args, args.out.resolve().parent), voices)
-        )
+        out = args.out.resolve()
+        _summarise(args, args.out, _run(args, out, _clips(args, out.parent), voices))
         return
     targets = _Targets(args.out, formats, args.overwrite)
     if not targets.has_clips:
@@ -131,10 +130,9 @@ def _require_aligner(name: str) -> None:
 
 def _format_of(out: Path | None) -> list[Format]:
     """The format that a file's suffix asks for, [] where it asks for none: .json may be anything."""
-    suffix = "" if out is None else out.name.casefold()
-    return [to for to in FORMATS if to not in ("json", "txt") and suffix.endswith(SUFFIXES[to].casefold())][
-        :1
-    ]
+    name = "" if out is None else out.name.casefold()
+    asked = [to for to in FORMATS if to not in ("json", "txt") and name.endswith(SUFFIXES[to].casefold())]
+    return asked[:1]
 
 
 def _clips(args: argparse.Namespace, root: Path) -> Iterator[Clip | Bad]:
@@ -196,16 +194,9 @@ def _run(args: argparse.Namespace, out: Path, clips: Iterable[Clip | Bad], voice
     from tgsr.data.transcribe.clips import Transcription, transcribe_rows
     from tgsr.records import as_row
 
-    threads = 1 if args.workers > 1 else 0
-    settings = shared.config_of(
-        args,
-        Transcription,
-        root=str(out.parent),
-        threads=threads,
-        words_from_text=args.words_from is not None,
-        by_turns=args.speakers is not None,
-        voices=voices,
-    )
+    given = {"root": str(out.parent), "threads": 1 if args.workers > 1 else 0, "voices": voices}
+    given |= {"words_from_text": args.words_from is not None, "by_turns": args.speakers is not None}
+    settings = shared.config_of(args, Transcription, **given)
     models = (args.model, args.align.partition(":")[2] or None)
     step = Step(transcribe_rows, settings, "tgsr.transcribe.clips.transcribe_rows", version=6, models=models)
     rows = (clip if isinstance(clip, Bad) else as_row(clip) for clip in clips)
@@ -226,9 +217,8 @@ def _work_folder(args: argparse.Namespace) -> Path:
     """Where clips.jsonl lies that nobody has asked for: what was heard is found there by the next run."""
     from tgsr.models.packaged_weights import cache_folder
 
-    named = [
-        str(path and path.resolve()) for path in (*args.source, args.audio, args.alignments, args.words_from)
-    ]
+    paths = (*args.source, args.audio, args.alignments, args.words_from)
+    named = [str(path and path.resolve()) for path in paths]
     digest = hashlib.sha256(os.fsencode("\n".join(named))).hexdigest()[:16]
     return cache_folder() / "transcripts" / "files" / digest
 
@@ -298,9 +288,8 @@ class _Targets:
         is_one = self.out == STDOUT or self.is_file
         for n, clip in enumerate(clips):
             if is_one and n:
-                raise OptionError(
-                    f"--out {self.out}: is one file, and there are several recordings; name a folder"
-                )
+                problem = "is one file, and there are several recordings"
+                raise OptionError(f"--out {self.out}: {problem}; name a folder")
             if isinstance(clip, Bad) or self.overwrite or is_one:
                 yield clip
                 continue
@@ -329,22 +318,20 @@ def _write(targets: _Targets, out: Path, layout: Layout, highlight: bool) -> Non
     with out.open("rb") as lines:
         for line in lines:
             clip = clip_of(row_of(line))
-            tracks = _tracks(out.parent / clip.audio)
+            tracks, sound = _tracks(out.parent / clip.audio), Path(clip.audio).name
             if not clip.words:
                 why = "; ".join([", ".join(clip.flags) or "nothing was heard", *tracks])
-                targets.empty.append(f"{Path(clip.audio).name}: has no words ({why}{_remedy(clip.flags)})")
+                targets.empty.append(f"{sound}: has no words ({why}{_remedy(clip.flags)})")
                 continue
             for to in targets.formats:
                 content = written(clip, to, layout, highlight)
                 if not content:
-                    targets.empty.append(
-                        f"{Path(clip.audio).name}: has no turns, as nobody is named; {NAMES_THEM}"
-                    )
+                    targets.empty.append(f"{sound}: has no turns, as nobody is named; {NAMES_THEM}")
                     continue
                 if targets.out == STDOUT:
                     _to_stdout(content)
                     targets.written.add(STDOUT)
-                    name = Path(clip.audio).name
+                    name = sound
                 else:
                     path = targets.of(clip, out.parent, to)
                     if path.exists() and not targets.overwrite and not targets.is_file:
@@ -385,11 +372,8 @@ def _notes(clip: Clip) -> list[str]:
     from tgsr.records import SPEAKERS_GUESSED
 
     unheard = [hole for hole in clip.holes if hole.text is None]
-    notes = (
-        [f"who speaks is a guess: {_voices(clip)}; --to rttm to correct it"]
-        if SPEAKERS_GUESSED in clip.flags
-        else []
-    )
+    guess = f"who speaks is a guess: {_voices(clip)}; --to rttm to correct it"
+    notes = [guess] if SPEAKERS_GUESSED in clip.flags else []
     notes += gap_lines(clip.holes)
     notes += [f"{hole.start:.2f} - {hole.end:.2f} s: speech without words" for hole in unheard]
     more = [f"and {len(notes) - MOST_LINES} more; --to json has all"] if len(notes) > MOST_LINES else []

@@ -209,9 +209,7 @@ def audited(
         notations=tuple(dict.fromkeys(notation(text[m.text_start : m.text_end]) for m in mentions)),
         is_invalid=any(mention.span is None for mention in mentions) if mentions else None,
         is_past_end=any(is_past_end(m.end, length or 0) for m in mentions) if has_length else None,
-        is_wide=any(span.duration > WIDE * (length or 0) + ROUNDING for span in spans)
-        if has_length
-        else None,
+        is_wide=any(s.duration > WIDE * (length or 0) + ROUNDING for s in spans) if has_length else None,
         evidence_hit=evidence_hit,
         quote_truth=quote_truth,
         is_unclear=None if choice is None else choice.chosen is None,
@@ -294,9 +292,7 @@ def notation_means(items: Sequence[Audited], bootstrap: Bootstrap) -> dict[str, 
     citing = [item for item in items if item.notations]
     counts = Counter(one for item in citing for one in item.notations)
     first = [name for name, _ in counts.most_common(MOST_NOTATIONS)]
-    columns: dict[str, list[float]] = {
-        name: [float(name in item.notations) for item in citing] for name in first
-    }
+    columns = {name: [float(name in item.notations) for item in citing] for name in first}
     if len(counts) > len(first):
         columns["others"] = [float(not set(first).issuperset(item.notations)) for item in citing]
     return bootstrap.means(columns, [item.clip for item in citing]) if citing else {}

@@ -356,12 +356,9 @@ def compare(
     """
     usable = [q for q in questions if q.kind == "choice" and q.evidence and words.get(q.clip_id)]
     if not usable:
-        raise RecordError(
-            None,
-            f"none of its {len(questions)} questions has choices, evidence, and words in the clips file",
-            file or "questions",
-            remedy="give questions of `tgsr build qa` and the clips that they were made from",
-        )
+        problem = f"none of its {len(questions)} questions has choices, evidence, and words in the clips file"
+        remedy = "give questions of `tgsr build qa` and the clips that they were made from"
+        raise RecordError(None, problem, file or "questions", remedy=remedy)
     texts: dict[tuple[str, str, str], dict[str, str]] = {}
     for policy in POLICIES:
         written = texts[policy.name, policy.kind, policy.about] = {}
@@ -379,22 +376,16 @@ def compare(
             continue
         scored = {q.id: rewards_of(q, words[q.clip_id], by_question[q.id]) for q in answered}
         reference = reference or scored
-        pairs = [(scored[q.id], reference[q.id]) for q in answered]
-        rewards = {reward: [mine[reward] for mine, _ in pairs] for reward in REWARDS}
-        behind = {reward: [_less(best[reward], mine[reward]) for mine, best in pairs] for reward in REWARDS}
+        mine, best = (  # NaN where a response is not scored
+            {reward: np.array([of[q.id][reward] for q in answered], dtype=float) for reward in REWARDS}
+            for of in (scored, reference)
+        )
         clips, example = [q.clip_id for q in answered], by_question[answered[0].id]
-        means, behind_means = bootstrap.means(rewards, clips), bootstrap.means(behind, clips)
-        earned.append(Earned(name, kind, about, means, behind_means, example))
+        behind = bootstrap.means({reward: best[reward] - mine[reward] for reward in REWARDS}, clips)
+        earned.append(Earned(name, kind, about, bootstrap.means(mine, clips), behind, example))
     degenerate = [policy for policy in earned if policy.kind == "degenerate"]
-    blind = {
-        reward: [policy.name for policy in degenerate if policy.is_told(reward) is False]
-        for reward in GROUNDING
-    }
+    blind = {one: [policy.name for policy in degenerate if policy.is_told(one) is False] for one in GROUNDING}
     return Hacking(file, len(usable), len(questions) - len(usable), tuple(earned), blind)
-
-
-def _less(best: float | None, mine: float | None) -> float | None:
-    return None if best is None or mine is None else best - mine
 
 
 def write_hacking(hacking: Hacking, path: StrPath) -> None:

@@ -115,9 +115,8 @@ def read_rubrics(path: Path) -> dict[str, tuple[BenchmarkQuestion, Rubric]]:
         rubric = Rubric(question.question, question.answer, str(values.get("thinking") or ""), criteria)
         found[question.id] = question, rubric
     if not found:
-        raise RecordError(
-            "rubric", "is in no row", str(path), remedy="give MMAR-meta.jsonl of February 2026 or later"
-        )
+        remedy = "give MMAR-meta.jsonl of February 2026 or later"
+        raise RecordError("rubric", "is in no row", str(path), remedy=remedy)
     return found
 
 
@@ -193,25 +192,19 @@ def rubric_scores(rated: Sequence[Rated], bootstrap: Bootstrap) -> RubricScores:
         "of_right": [one.score if one.is_right else None for one in rated],
     }
     modalities = sorted({one.modality for one in rated})
-    by_modality = {
-        name: [one.score if one.modality == name else None for one in rated] for name in modalities
-    }
-    n_unscored = sum(one.score is None for one in rated)
-    means = bootstrap.means(columns, clips)
-    return RubricScores(
-        len(rated), n_unscored, **means, score_by_modality=bootstrap.means(by_modality, clips)
-    )
+    scores = {name: [one.score if one.modality == name else None for one in rated] for name in modalities}
+    n_unscored, means = sum(one.score is None for one in rated), bootstrap.means(columns, clips)
+    of_modalities = bootstrap.means(scores, clips)
+    return RubricScores(len(rated), n_unscored, **means, score_by_modality=of_modalities)
 
 
 def submission(answers: Sequence[Answered]) -> list[Row]:
     """The rows of a submission to the challenge: id, thinking_prediction, answer_prediction."""
-    rows: list[Row] = []
-    for answer in answers:
-        thinking, said = _written(answer)
-        rows.append(
-            {"id": answer.response.question.id, "thinking_prediction": thinking, "answer_prediction": said}
-        )
-    return rows
+    parts = [(answer.response.question.id, *_written(answer)) for answer in answers]
+    return [
+        {"id": id_, "thinking_prediction": thinking, "answer_prediction": said}
+        for id_, thinking, said in parts
+    ]
 
 
 def write_rubrics(

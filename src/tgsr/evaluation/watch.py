@@ -21,7 +21,7 @@ from tgsr.evaluation.scoring.spoken import CLIPS, Spoken
 from tgsr.evidence import cited_evidence, ungrounded
 from tgsr.llm.decoding import GREEDY, Decoding
 from tgsr.models.lalm import device_of
-from tgsr.records import Question, Response, by_clip, read_questions, resolve_audio, write_jsonl
+from tgsr.records import Question, Response, by_clip, read_questions, resolve_audio, write_errors, write_jsonl
 from tgsr.statistics.intervals import Bootstrap, Mean
 from tgsr.timeline import Word
 from tgsr.training.config import BestBy, GrpoConfig, StaConfig
@@ -127,15 +127,11 @@ def look(run: TrainingRun, config: StaConfig | GrpoConfig, held_out: HeldOut, n_
     lalm, processes = run.lalm, run.processes
     clips = by_clip(held_out.questions)
     mine = [question for clip in clips[processes.share(len(clips))] for question in clip]
-    decoding = GREEDY
+    decoding, at_once = GREEDY, None
     if isinstance(config, GrpoConfig):
-        seconds = config.relisten_seconds
+        seconds, at_once = config.relisten_seconds, config.branches_at_once
         decoding = Decoding(config.max_new_tokens, relisten=config.relisten, relisten_seconds=seconds)
-    at_once = None if isinstance(config, StaConfig) else config.branches_at_once
-    with (
-        unsharded(lalm),
-        torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16),
-    ):
+    with unsharded(lalm), torch.autocast(device_of(lalm).type, torch.bfloat16, enabled=config.bfloat16):
         answers: list[Response | Unheard] = []
         way: dict[str, Any] = {"branches_at_once": at_once, "title": "watch" if processes.main else ""}
         for answer in predict(lalm, mine, held_out.path, run.cache, decoding, **way):
@@ -158,12 +154,9 @@ def keep(folder: Path, n_done: int, answers: Sequence[Response | Unheard], path:
     file = folder / f"step-{n_done}.jsonl"
     rows = [named(answer, file.stem, path, file) for answer in answers if isinstance(answer, Response)]
     write_jsonl(file, rows)
-    unheard = [answer for answer in answers if isinstance(answer, Unheard)]
-    errors = file.with_suffix(".errors.jsonl")
-    errors.unlink(missing_ok=True)  # of the same look before a kill
-    if unheard:
-        reasons = [{"id": u.question.id, "audio": u.question.audio, "error": u.reason} for u in unheard]
-        write_jsonl(errors, reasons)
+    unheard = [(one.question, one.reason) for one in answers if isinstance(one, Unheard)]
+    reasons: list[Row] = [{"id": q.id, "audio": q.audio, "error": reason} for q, reason in unheard]
+    write_errors(file.with_suffix(".errors.jsonl"), reasons)
 
 
 def measures(answers: Sequence[Response | Unheard], words: Words, seed: int = 0) -> dict[str, Any]:
@@ -175,12 +168,10 @@ def measures(answers: Sequence[Response | Unheard], words: Words, seed: int = 0)
     """
     items: list[Scored] = []
     for answer in answers:
-        question = answer.question
-        items += (
-            score_response(answer, words.get(question.id))
-            if isinstance(answer, Response)
-            else missing_response(question, "missing")
-        )
+        if isinstance(answer, Response):
+            items += score_response(answer, words.get(answer.question.id))
+        else:
+            items += missing_response(answer.question, "missing")
     group = model_scores(items, (), Bootstrap(seed, N_DRAWS)).all
     means = means_of(group)
     seen: dict[str, Any] = {

@@ -101,9 +101,8 @@ def guard_for(host: str, port: int, token: str | None = None) -> Guard:
         return Guard(frozenset({*LOOPBACK, bracketed(plain)}), port)
     own = {socket.gethostname().lower(), socket.getfqdn().lower()}
     names = own if plain in EVERYWHERE else {bracketed(plain)}
-    return Guard(
-        frozenset({*LOOPBACK, *names}), port, token or secrets.token_urlsafe(24), plain in EVERYWHERE
-    )
+    token = token or secrets.token_urlsafe(24)
+    return Guard(frozenset({*LOOPBACK, *names}), port, token, plain in EVERYWHERE)
 
 
 def is_loopback(host: str) -> bool:
@@ -140,9 +139,8 @@ class Guarded:
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [
-                    (k, v) for k, v in message.get("headers", ()) if k.decode("latin-1").lower() not in ours
-                ]
+                theirs = message.get("headers", ())
+                kept = [(k, v) for k, v in theirs if k.decode("latin-1").lower() not in ours]
                 message["headers"] = [*kept, *((k.encode(), v.encode()) for k, v in ours.items())]
             await send(message)
 
@@ -178,9 +176,8 @@ def is_own(method: str, headers: dict[str, list[str]], host: str) -> bool:
         return False
     site = headers.get("sec-fetch-site", [""])[0]
     if method in SAFE_METHODS:
-        is_link = headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest") == [
-            "document"
-        ]
+        mode, dest = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+        is_link = mode == ["navigate"] and dest == ["document"]
         return site in ("", "same-origin", "none") or is_link
     return site == "same-origin" or (not site and bool(origins))
 

@@ -50,9 +50,7 @@ def without_letters(texts: Sequence[str]) -> list[str]:
 
     As they are where one has none, or another's; a blank one has its place, and no letter.
     """
-    found = [
-        (index, match) for index, text in enumerate(texts) if text.strip() for match in [LETTERED.match(text)]
-    ]
+    found = [(index, LETTERED.match(text)) for index, text in enumerate(texts) if text.strip()]
     are_lettered = all(match and ord(match[1].lower()) - 97 == index for index, match in found)
     return [LETTERED.sub("", text, count=1) for text in texts] if are_lettered else list(texts)
 
@@ -220,9 +218,8 @@ def mentions(words: Words, start: int, options: Options) -> list[Mention]:
         i = mention.last
         before = found[-1] if found else None
         if before is not None and before.last == mention.first and before.is_letter != mention.is_letter:
-            is_same = options.are_same(before.index, mention.index) or _may_name(
-                words, mention, before, options
-            )
+            is_same = options.are_same(before.index, mention.index)
+            is_same = is_same or _may_name(words, mention, before, options)
             if is_same or (before.is_letter and not _NEW.search(words.gaps[mention.first])):  # "B. Woman"
                 before.index = before.index if before.is_letter else mention.index
                 before.is_against = not is_same
@@ -339,9 +336,7 @@ def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | No
                 continue
         elif words.raw[i] == "a" and options.letters and low[last : last + 1] in _KEYS:
             continue  # "in a minor key" isn't A minor
-        elif any(_STOP_WITHIN.search(gap) for gap in words.gaps[i + 1 : last]) and not _STOP_WITHIN.search(
-            choice.text
-        ):
+        elif any(map(_STOP_WITHIN.search, words.gaps[i + 1 : last])) and not _STOP_WITHIN.search(choice.text):
             continue  # a sentence ends within
         alike = [other for other in options.starting[low[i]] if other.words == choice.words]
         is_clear = len(alike) == 1 or len({other.text.lower() for other in alike}) == 1
@@ -353,11 +348,7 @@ def _text_at(words: Words, i: int, start: int, options: Options) -> Mention | No
 # --- what is no option -----------------------------------------------------------------------------------------
 
 # Words of a language: as a choice's text they are said alone, or at the head of a statement.
-_COMMON = word_set(
-    """
-    no yes none not a an all both either neither for go i it in on maybe same true false
-    """
-)
+_COMMON = word_set("no yes none not a an all both either neither for go i it in on maybe same true false")
 _DETERMINERS = word_set(
     """
     the this that which no any each every some only another other first second third last next same
@@ -401,9 +392,8 @@ _BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
 def _is_bound(words: Words, i: int, last: int) -> bool:
     """Whether a number is but the bound of a range: "5 to 10 seconds", "at least 2", "3 or more"."""
     low, before = words.low, words.before(i)
-    if before in ("least", "most", "over", "under") or (
-        low[last : last + 1] == ["or"] and words.after(last) in _MORE
-    ):
+    is_open = low[last : last + 1] == ["or"] and words.after(last) in _MORE
+    if is_open or before in ("least", "most", "over", "under"):
         return True
     number = low[i - 2] if before == "to" and i > 1 else before if words.gaps[i].strip() in _DASHES else ""
     return number[:1].isdigit()
@@ -421,9 +411,8 @@ def _is_said(words: Words, i: int, start: int) -> bool:
     if word == "one":
         is_only = before == "only" and words.before(i - 1) != "the"  # "only one speaker"
         return (is_only or before not in _DETERMINERS) and after not in ("of", "who", "that", "which")
-    takes_back = (
-        i > start and after in _TAKES_BACK and words.gaps[i + 1].strip() == "," and before not in _SAYS
-    )
+    takes_back = i > start and after in _TAKES_BACK and before not in _SAYS
+    takes_back = takes_back and words.gaps[i + 1].strip() == ","
     if word == "no" and (takes_back or before in ("wait", "oh", "hmm", "actually")):
         return False  # "wait, no, it is B"
     if word not in _COMMON or not after or words.gaps[i + 1].strip(WRAPS):
@@ -441,11 +430,10 @@ def _mark(words: Words, i: int, start: int) -> str:
     before, after = gap.rstrip(WRAPS)[-1:], follows.lstrip(WRAPS)[:1]
     if after in (")", "]", "}") and before in ("(", "[", "{"):
         return "bracket"
-    if after == ")" and (
-        i == start or before in _BEGINS or words.before(i) in _BEFORE or words.before(i) in _CALLS
-    ):
+    word = words.before(i)
+    if after == ")" and (i == start or before in _BEGINS or word in _BEFORE or word in _CALLS):
         return "bracket"
-    if i and words.before(i) in _CALLS and not any(stop in gap for stop in ".,;!?\n"):
+    if i and word in _CALLS and not any(stop in gap for stop in ".,;!?\n"):
         return "call"
     return "quote" if gap[-1:] and gap[-1] in "*_`\"'$" and follows[:1] == gap[-1] else ""
 
@@ -464,23 +452,14 @@ def _is_letter(words: Words, i: int, start: int, options: Options) -> bool:
         return False  # "speaker B"
     at_end, is_stated = bool(follows) or not after, 0 < start <= i
     is_first = i == start or (gap != "" and gap[-1] in _BEGINS)
-    other = (
-        i + 2
-        if after in _JOINS
-        else i - 2
-        if before in _JOINS
-        else i - 1
-        if gap in ("/", "&", "+", ",")
-        else -1
-    )
+    other = i - 1 if gap in ("/", "&", "+", ",") else -1
+    other = i + 2 if after in _JOINS else i - 2 if before in _JOINS else other
     is_listed = 0 <= other < len(words) and len(words.low[other]) == 1
     if word in options.letters and not is_listed and not (at_end and (is_first or is_stated)):
         return after in _AFTER or before in _TAKES  # not "it is C", where a choice is "C major"
     if not words.raw[i].isupper():
-        is_named = (is_first or before in _BEFORE) and (
-            not after or (follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != ".")
-        )
-        return is_listed or is_named
+        is_set_off = follows[:1] in tuple(".,:;)!-") and words.gaps[i + 1] != "."
+        return is_listed or ((is_first or before in _BEFORE) and (not after or is_set_off))
     is_verb_next = after in _AFTER or after in IS
     if word in "ai" and after and not follows and not is_verb_next and not _IS_CJK(after):
         return False

@@ -15,19 +15,16 @@ def word_set(text: str) -> frozenset[str]:
 _ANSWER = (
     r"(?:réponse|respuesta|resposta|risposta|antwort|antwoord|ответ|відповідь|odpowiedź|odpověď|odgovor|cevap|yanıt"
     r"|jawaban(?:nya)?|đáp án|câu trả lời|答え|正解|正答|정답|답|الإجابة|الجواب|התשובה|תשובה|उत्तर|जवाब|คำตอบ"
-    r"|svar(?:et)?|vastaus"
-    r"|απάντηση|răspuns(?:ul)?|válasz)"
+    r"|svar(?:et)?|vastaus|απάντηση|răspuns(?:ul)?|válasz)"
 )
 _IS = (
     r"(?:est|es|é|è|e'|ist|lautet|wäre|is|to|je|adalah|là|هي|هو|היא|הוא|है|är|er|on|este|είναι|sería|serait"
-    r"|sarebbe|seria|ser[áà]"
-    r"|sera|dir)"
+    r"|sarebbe|seria|ser[áà]|sera|dir)"
 )
 # "la", "la letra", "Option": what may stand before the letter itself.
 _BEFORE_LETTER = (
     r"(?:(?:la|le|les|el|il|l'|a|o|die|der|das|de|het|option|opci[oó]n|op[çc][aã]o|opzione|optie|opcja|вариант"
-    r"|letra|lettre"
-    r"|lettera|buchstabe|letter|choix|буква) ?(?=[^\n]{0,24}[a-z])){0,2}"
+    r"|letra|lettre|lettera|buchstabe|letter|choix|буква) ?(?=[^\n]{0,24}[a-z])){0,2}"
 )
 _LETTER = r"[(\[\"'*_]{0,4}[a-z][)\]\"'*_.]{0,4}(?![\w'’])"
 _ANNOUNCED = (
@@ -36,8 +33,7 @@ _ANNOUNCED = (
 )
 _CHOSEN = (
     r"(?<!\w)(?:(?:no|non|não|nie|не|tidak|không) )?(?:ich (?:wähle|nehme)|je choisis"
-    r"|elijo|escojo|selecciono|scelgo|escolho|выбираю|обираю|ik kies"
-    r"|wybieram|seçiyorum"
+    r"|elijo|escojo|selecciono|scelgo|escolho|выбираю|обираю|ik kies|wybieram|seçiyorum"
     rf"|saya memilih|tôi chọn|chọn)\s(?:{_BEFORE_LETTER})(?={_LETTER})"
 )
 _IS_RIGHT = (
@@ -104,19 +100,8 @@ BEGIN_AGAIN = "c'est es è é это das ist"
 """What begins a clause behind a comma, so that a denial before it is over: "No es A, es B"."""
 IS = word_set("c'est est es è é ist это")
 _WRONG = (
-    "невер",
-    "неправ",
-    "ошиб",
-    "fals",
-    "faux",
-    "fauss",
-    "incorr",
-    "errad",
-    "errat",
-    "sbagl",
-    "erron",
-    "erróne",
-    "błęd",
+    *("невер", "неправ", "ошиб", "fals", "faux", "fauss", "incorr", "errad", "errat", "sbagl", "erron"),
+    *("erróne", "błęd"),
 )
 # Japanese, Korean, Turkish and Hindi deny what they have named. Of the first two each character is a word; of the last
 # the vowel signs are none.
@@ -145,19 +130,20 @@ def is_wrong(word: str) -> bool:
 _DENYING = frozenset("でじにと間違誤以아틀오잘제않")
 _FINAL = re.compile("final|endgültig|ostateczn|окончательн|最終|최종")
 _PIECES = (
+    *("réponse", "respuesta", "resposta", "risposta", "antwo", "odgovor", "cevap", "yanıt", "jawaban"),
     *(
-        "réponse",
-        "respuesta",
-        "resposta",
-        "risposta",
-        "antwo",
-        "odgovor",
-        "cevap",
-        "yanıt",
-        "jawaban",
         "svar",
+        "vastaus",
+        "choisis",
+        "elijo",
+        "escojo",
+        "scelgo",
+        "escolho",
+        "ich ",
+        "ik kies",
+        "wybieram",
+        "saya ",
     ),
-    *("vastaus", "choisis", "elijo", "escojo", "scelgo", "escolho", "ich ", "ik kies", "wybieram", "saya "),
     *("opci", "opzione", "optie", "choix", "seçenek", "selecciono", "răspuns", "válasz"),
 )
 _FOREIGN = re.compile("[^\x00-\x7f‘-”–—]")

@@ -293,35 +293,25 @@ class _Walk:
             self.is_open |= bool(self.clause) and self.clause[-1].last == i  # "B or C", "B or so"
         elif role == "and":
             is_list = bool(self.clause) and self.clause[-1].last == i and is_named_next
-            if after in _SUBJECTS or (
-                self.clause and not is_list and (is_named_next or after in _FILLERS or after == "not")
-            ):
+            goes_on = is_named_next or after in _FILLERS or after == "not"
+            if after in _SUBJECTS or (self.clause and not is_list and goes_on):
                 self._end_clause()
                 self.rejecting = False
         elif role == "reject" and not self.aside and _rejects(self.words, i, is_named_next):
             self._reject(i)
 
     def _reject(self, i: int) -> None:
-        word, after = self.words.low[i], self.words.after(i)
+        word, after, gap = self.words.low[i], self.words.after(i), self.words.gaps[i]
+        is_behind = bool(self.named) and not self.clause  # what was named is in the clauses before
+        is_beside = bool(self.named) and self.named[-1][0].last == i
         self.sentence.denies |= word in _DENIES
         if after in ("only", "just", "merely"):
             self.is_conditional = True  # "not only B"
-        elif (
-            word == "false"
-            and self.named
-            and not self.clause
-            and re.match(r"\s*[,}]", self.words.gaps[i + 1])
-        ):
+        elif word == "false" and is_behind and re.match(r"\s*[,}]", self.words.gaps[i + 1]):
             self.named[-1] = (self.named[-1][0], "rejected")  # {"A": false, "B": true}
-        elif word in _WRONG and self.named and not self.clause and self.words.gaps[i].strip() and not after:
+        elif word in _WRONG and is_behind and gap.strip() and not after:
             self.named = [(mention, "rejected") for mention, _ in self.named]  # "(b) Woman - wrong"
-        elif (
-            is_wrong(word)
-            and word not in _WRONG
-            and self.named
-            and self.named[-1][0].last == i
-            and _DASH.search(self.words.gaps[i])
-        ):
+        elif word not in _WRONG and is_wrong(word) and is_beside and _DASH.search(gap):
             self.named[-1] = (self.named[-1][0], "rejected")  # "B — неверный ответ"
         elif self.clause and word not in _FORWARD and not self._is_before_a_mention(i):
             self._reject_clause()  # "B is wrong"
@@ -358,14 +348,10 @@ class _Walk:
     def _end_sentence(self, gap: str) -> None:
         self._end_clause()
         sentence, n_named = self.sentence, 0
-        last = self.named[-1][0] if self.named else None
+        last = self.named[-1][0].index if self.named else None
         # A choice's own text may end as a question.
-        is_text = (
-            last is not None and last.index is not None and self.options.texts[last.index : last.index + 1]
-        )
-        said = {
-            mention.index for mention, polarity in self.named[self.n_concluded :] if polarity == "affirmed"
-        }
+        is_text = last is not None and self.options.texts[last : last + 1]
+        said = {one.index for one, polarity in self.named[self.n_concluded :] if polarity == "affirmed"}
         if self.n_concluded and len(said) == 1:
             kept = [one for one in self.named[: self.n_concluded] if one[1] == "rejected"]
             self.named = kept + self.named[self.n_concluded :]
@@ -443,20 +429,16 @@ def _outcome(sentences: Iterable[_Sentence], is_pooled: bool) -> _Outcome:
     for sentence in sentences:
         n_after = 0 if sentence.affirmed else n_after + 1
         named = sentence.open.union(sentence.affirmed)
-        outcome.says |= (
-            bool(named or sentence.rejected) or sentence.denies or sentence.is_unsure or sentence.is_against
-        )
+        is_mixed = sentence.is_unsure or sentence.is_against
+        outcome.says |= bool(named or sentence.rejected) or sentence.denies or is_mixed
         outcome.rejected |= sentence.rejected
         only = None
-        if len(named) == 1 == len(sentence.affirmed) and not sentence.is_unsure and not sentence.is_against:
+        if len(named) == 1 == len(sentence.affirmed) and not is_mixed:
             only = next(iter(sentence.affirmed))
         if outcome.index is None:
             is_more = sentence.adds and outcome.why == "several"
-            if (
-                only is not None
-                and not is_more
-                and (not is_several or sentence.concludes or sentence.corrects)
-            ):
+            decides = not is_more and (not is_several or sentence.concludes or sentence.corrects)
+            if only is not None and decides:
                 outcome.index, outcome.mention, is_several = only, sentence.affirmed[only], False
                 outcome.rejected.discard(only)
             elif sentence.is_against and not sentence.is_asked:
@@ -494,12 +476,8 @@ class _Statement:
     rank: int
 
 
-_LINE, _SAYS, _CLOSES, _FINAL = (
-    0,
-    1,
-    2,
-    3,
-)  # a mere line, "the answer is", a tag, a box or a key, "final answer"
+# A mere line, "the answer is", a tag, a box or a key, "final answer".
+_LINE, _SAYS, _CLOSES, _FINAL = range(4)
 _TAG = re.compile(
     r"[<\[](/?)(?:final_?|correct_?)?(?:answer|conclusion|response|choice|output|prediction)[>\]]"
 )
@@ -514,8 +492,7 @@ _ANS = re.compile(r"ans(?=\s{0,4}[.:=])\.?")
 _COLON = re.compile(r"[ \t*_\"'`\])|>~）】]{0,10}(?:[:=：|→➔➜⇒➡]{1,3}>?|[-–—]{1,2}>?(?=\s))")
 _COPULA = re.compile(
     r"(?:\s[^\n.:;?!(]{0,80}?)??[\s\"'*_,]{1,4}(?=(?:is|was|are|would|should|must|will|has|could|might|may|can"
-    r"|cannot|can't|"
-    r"isn't|wasn't|won't|seems|appears|remains|lies)\b)"
+    r"|cannot|can't|isn't|wasn't|won't|seems|appears|remains|lies)\b)"
 )
 _LETTER_NEXT = re.compile(r"\s{1,3}[(\[]?[a-z][)\]]?(?![a-z'])")
 _QUOTE = re.compile(r"\s*([\"'])")
@@ -554,8 +531,7 @@ _CORRECTION = re.compile(
 )
 _SUPERSEDES = re.compile(
     r"\b(?:wait|actually|correct(?:ion|ed)|sorry|scratch|second thought|hmm|however|but|re-?consider\w*"
-    r"|re-?evaluat\w*|"
-    r"double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
+    r"|re-?evaluat\w*|double|again|mistake\w*|instead|rather|wrong|no)\b|不对|等等|重新|但|更正"
 )
 _HEAD = re.compile(
     r"[\s*_\"'>`#•✅👉→$-]{0,12}(?:(?:q(?:uestion)?\s?)?\d{1,2}[.:)]\s{1,3})?(?:(?:option|choice)\s{1,4})?(?:[(\[（【{]\s?[a-zａ-ｚ]\s?[)\]）】}]|"
@@ -773,9 +749,8 @@ class _Reader:
             elif following is not None:
                 statement = _until(statement, following)
             outcome, reading = self._said(statement)
-            is_empty = statement.rank == _CLOSES and not _WORDED.search(
-                self.low, statement.start, statement.end
-            )
+            is_worded = _WORDED.search(self.low, statement.start, statement.end) is not None
+            is_empty = statement.rank == _CLOSES and not is_worded
             if not outcome.says and not (is_empty and decided is None):
                 continue
             if decided is not None and decided.index != reading.index:
@@ -783,9 +758,8 @@ class _Reader:
                     continue  # others are rejected
                 is_final = statement.rank > rank or decided.why == "none"
                 is_clearer = decided.why == "several" and statement.rank == rank < _CLOSES
-                if not (
-                    is_final or is_clearer or _SUPERSEDES.search(self.low, decided.start, statement.start)
-                ):
+                counts = is_final or is_clearer
+                if not counts and not _SUPERSEDES.search(self.low, decided.start, statement.start):
                     if statement.rank < rank:
                         continue
                     reading = Reading(None, "several", reading.start, reading.end)
@@ -798,10 +772,8 @@ class _Reader:
         if not rest.strip() or not any(word in rest for word in _SHOWS_CORRECTION):
             return reading
         for match in _CORRECTION.finditer(self.low, reading.end, self.end):
-            at = match.start()
-            outcome, corrected = self._said(
-                _Statement(at, at, at, _line_end(self.low, match.end(), self.end), _LINE), True
-            )
+            at, stop = match.start(), _line_end(self.low, match.end(), self.end)
+            outcome, corrected = self._said(_Statement(at, at, at, stop, _LINE), True)
             if outcome.index is not None or reading.index in outcome.rejected:
                 reading = corrected
         return reading
@@ -856,9 +828,6 @@ class _Reader:
 
 def _until(statement: _Statement, following: _Statement) -> _Statement:
     """The statement without what the following one says, so that nothing is read as often as there are statements."""
-    ends = (
-        at
-        for at in (following.first, following.phrase, following.start)
-        if statement.start < at < statement.end
-    )
-    return replace(statement, end=next(ends, statement.end))
+    begins = (following.first, following.phrase, following.start)
+    end = next((at for at in begins if statement.start < at < statement.end), statement.end)
+    return replace(statement, end=end)

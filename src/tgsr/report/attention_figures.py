@@ -241,11 +241,8 @@ def draw_heat(
     bar = figure.colorbar(image, ax=panels[1], shrink=min(1.0, 2.4 / heights[1]), pad=0.01, aspect=18)
     bar.set_label("share of a token's attention, per second of audio", fontsize=7)
     bar.ax.tick_params(labelsize=7)
-    title = literal(one_line(shown[0][0].question.question, 110))
-    figure.suptitle(
-        f"{title}\nbox: a cited interval, at the tokens that write it; grey and dashed: reference evidence",
-        fontsize=9,
-    )
+    key = "box: a cited interval, at the tokens that write it; grey and dashed: reference evidence"
+    figure.suptitle(f"{literal(one_line(shown[0][0].question.question, 110))}\n{key}", fontsize=9)
     with whole(path) as half:
         figure.savefig(half, dpi=DPI)
 
@@ -290,13 +287,10 @@ def draw_tokens(path: Path, items: Sequence[tuple[Looked, Tokens]], layers: Mapp
         share_TK = tokens.share_LTK[layers[item.model]][rows]
         bottom = np.zeros(len(rows))
         crosses = bool(np.isnan(share_TK[:, AUDIO]).any())
-        for k in (
-            (0, 2, 3) if crosses else (AUDIO, 0, 2, 3)
-        ):  # the audio at the bottom, where it can be compared
-            panel.bar(
-                range(len(rows)), share_TK[:, k], 1.0, bottom=bottom, color=BLOCK_COLOURS[k], label=BLOCKS[k]
-            )
-            bottom += share_TK[:, k]
+        for k in (0, 2, 3) if crosses else (AUDIO, 0, 2, 3):  # the audio at the bottom, to be compared
+            look = {"bottom": bottom, "color": BLOCK_COLOURS[k], "label": BLOCKS[k]}
+            panel.bar(range(len(rows)), share_TK[:, k], 1.0, **look)
+            bottom = bottom + share_TK[:, k]
         panel.set_xticks(range(len(rows)), [_label(tokens.texts[t]) for t in rows], rotation=90, fontsize=6.5)
         for is_time, first, length in _runs(rows, tokens.is_time.__getitem__):
             if is_time:
@@ -345,26 +339,19 @@ def draw_all(
     paths = [out / "attention.png"]
     draw(paths[0], models)
     if all(item.question.question in PAPER_QUERIES for items in looked.values() for item in items):
-        by_query = {
-            name: {
-                query: summarise(of_query, 0, seed)
-                for query in PAPER_QUERIES
-                if (of_query := [item for item in items if item.question.question == query])
-            }
-            for name, items in looked.items()
-        }
+        by_query: dict[str, dict[str, Attention]] = {name: {} for name in looked}
+        for name, items in looked.items():
+            for query in PAPER_QUERIES:
+                if of_query := [item for item in items if item.question.question == query]:
+                    by_query[name][query] = summarise(of_query, 0, seed)
         paths.append(out / "queries.png")
         draw_queries(paths[-1], by_query)
     for number, question in enumerate(shown, 1):
-        items = [
-            (item, read_tokens(file))
-            for of_model in looked.values()
-            for item in of_model
-            if item.question.id == question.id and (file := tokens_file(out, item.model, question)).exists()
-        ]
-        if items:
+        about = [item for of_model in looked.values() for item in of_model if item.question.id == question.id]
+        files = [(item, tokens_file(out, item.model, question)) for item in about]
+        if drawn := [(item, read_tokens(file)) for item, file in files if file.exists()]:
             samples = load(resolve_audio(question, questions))
             paths += [out / f"heat-{number}.png", out / f"tokens-{number}.png"]
-            draw_heat(paths[-2], samples, items, layers)
-            draw_tokens(paths[-1], items, layers)
+            draw_heat(paths[-2], samples, drawn, layers)
+            draw_tokens(paths[-1], drawn, layers)
     return paths

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from tgsr.disk.whole import write_whole
@@ -105,9 +106,8 @@ def audit(
         verdict=tuple(verdict(results, means)),
     )
     write_jsonl(out / "items.jsonl", map(asdict, items))
-    write_whole(
-        out / "audit.json", json.dumps(asdict(found), ensure_ascii=False, allow_nan=False, indent=1) + "\n"
-    )
+    text = json.dumps(asdict(found), ensure_ascii=False, allow_nan=False, indent=1)
+    write_whole(out / "audit.json", text + "\n")
     _write_report(out, results, found, without_texts, seed)
     return found
 
@@ -155,16 +155,11 @@ def _write_predictions(
         path = folder / f"predictions-{number}.jsonl"
         written[path] = [one.response for one in of_file]
         write_jsonl(path, written[path])
-    said = [one for of_file in answers.values() for one in of_file if one.segments]
-    clips = {
-        one.response.question.clip_id: Clip(
-            one.response.question.clip_id,
-            one.response.question.audio,
-            one.response.question.duration,
-            words=one.segments,
-        )
-        for one in said
-    }
+    clips: dict[str, Clip] = {}
+    for one in chain.from_iterable(answers.values()):
+        if one.segments:
+            asked = one.response.question
+            clips[asked.clip_id] = Clip(asked.clip_id, asked.audio, asked.duration, words=one.segments)
     if clips:
         write_jsonl(folder / "clips.jsonl", clips.values())
     return written
@@ -177,16 +172,11 @@ def _audited(answers: Mapping[Path, Sequence[Answered]], spoken: Spoken, measure
         for model, of_model in measured.judged.items()
         for response, judged in zip(measured.responses[model], of_model, strict=True)
     }
-    return [
-        audited(
-            answer,
-            spoken.words_of(answer.response.question),
-            verify=verify.get(id(answer.response)),
-            follows=follows.get(id(answer.response)),
-        )
-        for of_file in answers.values()
-        for answer in of_file
-    ]
+    items = []
+    for answer in chain.from_iterable(answers.values()):
+        words, key = spoken.words_of(answer.response.question), id(answer.response)
+        items.append(audited(answer, words, verify=verify.get(key), follows=follows.get(key)))
+    return items
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
@@ -203,9 +193,8 @@ def _write_report(out: Path, results: Results, found: Audit, without_texts: bool
     if without_texts:
         shown = shown[:-1]  # the questions and responses themselves
     write_document(out / "index.html", title, shown, footer(results, seed))
-    write_tables(
-        [*(table for section in own for table in section.tables), *tables], out / "tables", results.notes
-    )
+    of_own = [table for section in own for table in section.tables]
+    write_tables([*of_own, *tables], out / "tables", results.notes)
     write_markdown(out, results, parts, title)
 
 
@@ -224,15 +213,13 @@ def _items(results: Results, found: Audit) -> list[tuple[Asked, str]]:
 def _section(found: Audit, anchors: Mapping[str, str]) -> Section:
     models = tuple(found.means)
     titles = {measure.key: measure.title for measure in MEASURES}
-    shown = tuple(
-        Example(
-            f"{model}, {titles[key]}" if len(models) > 1 else titles[key], ids, tuple(map(anchors.get, ids))
-        )
-        for model, by_key in found.examples.items()
-        for key, ids in by_key.items()
-        if ids
-    )
-    return Section("audit", "Response by response", LEAD, tuple(_tables(found, models)), examples=shown)
+    shown = []
+    for model, by_key in found.examples.items():
+        for key, ids in by_key.items():
+            title = f"{model}, {titles[key]}" if len(models) > 1 else titles[key]
+            shown += [Example(title, ids, tuple(map(anchors.get, ids)))] if ids else []
+    tables = tuple(_tables(found, models))
+    return Section("audit", "Response by response", LEAD, tables, examples=tuple(shown))
 
 
 def _tables(found: Audit, models: Sequence[str]) -> list[Table]:
@@ -243,15 +230,13 @@ def _tables(found: Audit, models: Sequence[str]) -> list[Table]:
             for measure in MEASURES
             if measure.is_share == is_share and any(found.means[model][measure.key].n for model in models)
         )
-        columns = tuple(
-            Column(model, scale=100 if is_share else 1, digits=1 if is_share else 2) for model in models
-        )
+        scale, digits = (100, 1) if is_share else (1, 2)
+        columns = tuple(Column(model, scale=scale, digits=digits) for model in models)
         notes = tuple(f"{model}: {n} responses." for model, n in found.n.items()) if is_share else ()
         tables.append(Table(key, title, "measure", columns, (Group("", rows),), notes))
-    written = dict.fromkeys(name for of_model in found.notations.values() for name in of_model)
-    rows = tuple(
-        TableRow(name, tuple(found.notations[model].get(name) for model in models)) for name in written
-    )
+    by_model = [found.notations[model] for model in models]
+    written = dict.fromkeys(chain.from_iterable(by_model))
+    rows = tuple(TableRow(name, tuple(one.get(name) for one in by_model)) for name in written)
     columns = tuple(Column(model, scale=100, digits=1, with_n=True) for model in models)
     title = "How intervals are written, % of the responses that cite any; N is a number"
     if not rows:
@@ -263,30 +248,20 @@ def _comparison(found: Audit) -> list[Section]:
     if not found.differences:
         return []
     measures = {measure.key: measure for measure in MEASURES}
-    columns = (
-        Column("difference"),
-        Column("questions"),
-        Column("p, McNemar", digits=3, least=0.001),
-    )
+    columns = (Column("difference"), Column("questions"), Column("p, McNemar", digits=3, least=0.001))
     groups: dict[str, list[TableRow]] = {}
     for one in found.differences:
         measure = measures[one.measure]
         unit = ", points" if measure.is_share else ""
-        scaled = _scaled(one.difference, 100) if measure.is_share else one.difference
-        groups.setdefault(f"{one.other} less {one.model}", []).append(
-            TableRow(f"{measure.title}{unit}", (scaled, one.difference.n, one.p_mcnemar))
-        )
-    table = Table(
-        "audit-differences",
-        "Paired differences",
-        "measure",
-        columns,
-        tuple(Group(name, tuple(rows)) for name, rows in groups.items()),
-    )
+        shown = _in_points(one.difference) if measure.is_share else one.difference
+        row = TableRow(f"{measure.title}{unit}", (shown, one.difference.n, one.p_mcnemar))
+        groups.setdefault(f"{one.other} less {one.model}", []).append(row)
+    of_pairs = tuple(Group(name, tuple(rows)) for name, rows in groups.items())
+    table = Table("audit-differences", "Paired differences", "measure", columns, of_pairs)
     return [Section("audit-differences", "How the models differ", COMPARED, (table,))]
 
 
-def _scaled(mean: Mean, scale: float) -> Mean:
-    ends = (None if end is None else scale * end for end in (mean.value, mean.low, mean.high))
-    value, low, high = ends
+def _in_points(mean: Mean) -> Mean:
+    ends = (mean.value, mean.low, mean.high)
+    value, low, high = (None if end is None else 100 * end for end in ends)
     return replace(mean, value=value, low=low, high=high, n_unscored=0)

@@ -33,13 +33,10 @@ def cited_places(response: Response, words: Sequence[Word] | None) -> list[Cited
     """The places in order of appearance: those of a choice's reasoning, and those that the answer to a phrase gives."""
     question, words = response.question, in_order(words or ())
     if question.kind == "phrase":
-        return [
-            _place(mention, (), response, words) for mention in find_asked(response.text, question.phrase)
-        ]
-    return [
-        _place(step.mention, step.heard if step.is_quoted else (), response, words)
-        for step in reasoning_steps(response.text)
-    ]
+        asked = find_asked(response.text, question.phrase)
+        return [_place(mention, (), response, words) for mention in asked]
+    steps = reasoning_steps(response.text)
+    return [_place(one.mention, one.heard if one.is_quoted else (), response, words) for one in steps]
 
 
 def _place(

@@ -99,21 +99,14 @@ def evidence_tables(results: Results) -> list[Table]:
         Column("with words"): of("n_with_words"),
         Column("n"): of("n"),
     }
-    tables = []
+    tables, held = [], evidence_of(results)
+    times = "How exact the cited times are, and of how many responses that is known"
     for key, title, columns, notes in (
         ("evidence", "Does the evidence hold?", measures, NOTES),
-        (
-            "evidence-times",
-            "How exact the cited times are, and of how many responses that is known",
-            details,
-            (),
-        ),
+        ("evidence-times", times, details, ()),
     ):
-        groups = [
-            Group(name, model_rows(results.models, by_model, columns))
-            for name, by_model in evidence_of(results).items()
-        ]
-        shown = tuple(group for group in groups if group.rows)
+        rows = {name: model_rows(results.models, of_set, columns) for name, of_set in held.items()}
+        shown = tuple(Group(name, of_set) for name, of_set in rows.items() if of_set)
         tables.append(Table(key, title, "model", tuple(columns), shown, notes))
     return tables
 
@@ -134,11 +127,8 @@ def findings(results: Results) -> list[str]:
                 sentences.append(f"{model}{place}: {SEGMENTS}.")
         by_set.append((name, [held.evidence for held in known.values()]))
     sentences += _unknown(by_set, results.spoken.why_unknown())
-    old = [
-        model
-        for model in results.models
-        if any(model in q.choice and q.choice[model].evidence is None for q in results.sets)
-    ]
+    unmeasured = {m for q in results.sets for m, scores in q.choice.items() if scores.evidence is None}
+    old = [model for model in results.models if model in unmeasured]
     again = "stored scores of an earlier version, which did not measure it: run `tgsr score` again, or give predictions"
     return [*sentences, *(f"{model}: {again}." for model in old)]
 
@@ -168,30 +158,22 @@ def _unknown(by_set: Sequence[tuple[str, Sequence[EvidenceScores]]], why_no_word
         n = max(evidence.n for evidence in known)
         without_evidence[name] = n - max(evidence.n_with_evidence for evidence in known), n
         without_words[name] = n - max(evidence.n_with_words for evidence in known), n
+    no_evidence = "questions, so that no evidence hit, trace IoU or chance is known there"
+    no_words = f"responses, so that no quote can be checked there: {why_no_words}"
     return [
-        *_told(
-            without_evidence,
-            "nobody marked the evidence of {} questions, so that no evidence hit, trace IoU or chance is known there",
-        ),
-        *_told(
-            without_words,
-            "the words of the clip are not known for {} responses, so that no quote can be checked there: "
-            + why_no_words.replace("{", "{{").replace("}", "}}"),
-        ),
+        *_told(without_evidence, "nobody marked the evidence of", no_evidence),
+        *_told(without_words, "the words of the clip are not known for", no_words),
     ]
 
 
-def _told(missing: Mapping[str, tuple[int, int]], reason: str) -> list[str]:
-    """The reason for all sets that lack something, in one sentence."""
+def _told(missing: Mapping[str, tuple[int, int]], what: str, why: str) -> list[str]:
+    """What all sets that lack something lack, of how many, and why, in one sentence."""
     lacking = {name: pair for name, pair in missing.items() if pair[0]}
     if not lacking:
         return []
     n, of = (sum(pair[i] for pair in lacking.values()) for i in (0, 1))
-    return [f"{', '.join(lacking)}: {reason.format(_some(n, of))}."]
-
-
-def _some(n: int, of: int) -> str:
-    return f"all {of}" if n == of else f"{n} of {of}"
+    some = f"all {of}" if n == of else f"{n} of {of}"
+    return [f"{', '.join(lacking)}: {what} {some} {why}."]
 
 
 def evidence_warnings(results: Results) -> list[str]:
@@ -229,10 +211,9 @@ def place_panels(results: Results, seed: int = 0) -> list[Scatter]:
             if cited:
                 name = f"{model}, {questions.name}" if len(results.sets) > 1 else model
                 n_shown = "" if len(of_model) == len(of_set[model]) else f" ({len(cited)} shown)"
-                hit = questions.choice[model].evidence
-                share = (
-                    "" if hit is None else f": {percent(replace(hit.evidence_hit, low=None))} hit{n_shown}"
-                )
+                scores = questions.choice[model].evidence
+                hit = "" if scores is None else percent(replace(scores.evidence_hit, low=None))
+                share = f": {hit} hit{n_shown}" if hit else ""
                 panels.append(_panel(f"{name}{share}", tint(results.models, model), cited, end))
     return panels
 
@@ -260,9 +241,8 @@ def _places(responses: Sequence[Response], seed: int) -> list[_Place]:
 
 def _end(places: Sequence[_Place]) -> Seconds:
     """The end of a picture's axes: a little after the last start, or after most of them where that is much earlier."""
-    starts = [
-        start for p in places for start in (p.evidence, p.cited) if start is not None and start < p.duration
-    ]
+    pairs = [(start, place.duration) for place in places for start in (place.evidence, place.cited)]
+    starts = [start for start, duration in pairs if start is not None and start < duration]
     most, last = np.quantile(starts or [1.0], [0.95, 1.0])
     return 1.02 * float(last if last <= 2 * most else most) or 1.0
 

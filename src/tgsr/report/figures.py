@@ -88,10 +88,9 @@ def axis_svg(duration: Seconds) -> str:
     for time in ticks(duration):
         share = 100 * time / duration
         anchor = "start" if time == 0 else "end" if share > 97 else "middle"
+        unit = " s" if time == 0 else ""
         parts.append(f'<line x1="{share:.3f}%" x2="{share:.3f}%" y1="0" y2="4"/>')
-        parts.append(
-            f'<text x="{share:.3f}%" y="16" text-anchor="{anchor}">{time:g}{" s" if time == 0 else ""}</text>'
-        )
+        parts.append(f'<text x="{share:.3f}%" y="16" text-anchor="{anchor}">{time:g}{unit}</text>')
     return f'<svg class="axis" height="{AXIS_PX}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
@@ -138,10 +137,10 @@ def dot_panel(dots: Dots) -> str:
         for v in (0, 0.5, 1)
     )
     label = escape(dots.title)
-    body = (
+    svg = (
         f'<svg viewBox="0 0 {DOTS_PX} {y + 20}" role="img" aria-label="{label}">{grid}{"".join(parts)}</svg>'
     )
-    return f'<figure class="panel"><figcaption>{label}</figcaption>{body}</figure>'
+    return f'<figure class="panel"><figcaption>{label}</figcaption>{svg}</figure>'
 
 
 def dot_row(dot: Dot, y: float) -> str:
@@ -188,12 +187,8 @@ def scatter_panel(panel: Scatter) -> str:
     points = []
     for x, y, is_full in zip(panel.x, panel.y, panel.is_full, strict=True):
         across, up = place(x, y)
-        is_beyond = y > panel.end
-        shape = (
-            f"M{across - 3.5} {up + 3}h7l-3.5-6z"
-            if is_beyond
-            else f"M{across - 3} {up}a3 3 0 1 0 6 0a3 3 0 1 0-6 0z"
-        )
+        circle = f"M{across - 3} {up}a3 3 0 1 0 6 0a3 3 0 1 0-6 0z"
+        shape = f"M{across - 3.5} {up + 3}h7l-3.5-6z" if y > panel.end else circle
         points.append(f'<path class="{"full" if is_full else "ring"}" d="{shape}"/>')
     diagonal = f'<line class="chance" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>'
     middle = top + size / 2

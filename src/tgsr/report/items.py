@@ -71,9 +71,8 @@ def group_by_question(by_file: Iterable[tuple[Path, Sequence[Response]]]) -> lis
             question = replace(response.question, audio=str(clip))  # each file has its own relative path
             _, by_model = by_question.setdefault(question, (clip, {}))
             by_model.setdefault(response.model, response)
-    return [
-        Answered(question, clip, tuple(models.values())) for question, (clip, models) in by_question.items()
-    ]
+    found = by_question.items()
+    return [Answered(question, clip, tuple(models.values())) for question, (clip, models) in found]
 
 
 def scores_of(response: Response) -> ScoredPhrase | ScoredChoice:
@@ -128,20 +127,16 @@ def choose_items(
         for model in {first, last}
         if (response := response_of(item, model)) is not None
     }
-    rated = [
-        (item, value)
-        for item in order
-        if (of_last := scores.get((item.question, last))) and (value := quality(of_last)) is not None
-    ]
+    rated: list[tuple[Answered, float]] = []
+    gained: list[Answered] = []
+    for item in order:
+        of_last, of_first = scores.get((item.question, last)), scores.get((item.question, first))
+        if of_last and (value := quality(of_last)) is not None:
+            rated.append((item, value))
+        if of_last and of_first and is_right(of_last) and is_right(of_first) is False:
+            gained.append(item)
     falling = [item for item, _ in sorted(rated, key=lambda pair: -pair[1])]
     rising = [item for item, _ in sorted(rated, key=lambda pair: pair[1])]
-    gained = [
-        item
-        for item in order
-        if all((item.question, model) in scores for model in (first, last))
-        and is_right(scores[item.question, last])
-        and is_right(scores[item.question, first]) is False
-    ]
     among = "" if len(asked) <= MOST_COMPARED else f" of {MOST_COMPARED} questions drawn at random"
     chosen: list[tuple[Answered, str]] = []
     for rule, candidates, share, pick in (
@@ -201,11 +196,9 @@ def item_html(
     """One question with its responses; `name` is its anchor on the page."""
     question = asked.question
     responses = sorted(asked.responses, key=lambda response: models.index(response.model))
-    text = (
-        f"Where is “<bdi>{escape(str(question.phrase))}</bdi>” said?"
-        if question.kind == "phrase"
-        else f"<bdi>{escape(question.question)}</bdi>"
-    )
+    text = f"<bdi>{escape(question.question)}</bdi>"
+    if question.kind == "phrase":
+        text = f"Where is “<bdi>{escape(str(question.phrase))}</bdi>” said?"
     parts = [f'<p class="why">{escape(rule)}</p><h3>{text}</h3>']
     if question.kind == "choice":
         parts.append(choice_list(question, responses, models))
@@ -238,11 +231,10 @@ def choice_list(question: Question, responses: Sequence[Response], models: Seque
             f'aria-label="{escape(m)} chose this"></span>'
             for m in takers
         )
-        is_answer = choice == question.answer
-        mark = '<span class="tick" role="img" aria-label="right">✓</span>' if is_answer else ""
-        rows.append(
-            f'<li class="{"right" if is_answer else "other"}">({name}) <bdi>{escape(choice)}</bdi>{mark}{keys}</li>'
-        )
+        kind, mark = "other", ""
+        if choice == question.answer:
+            kind, mark = "right", '<span class="tick" role="img" aria-label="right">✓</span>'
+        rows.append(f'<li class="{kind}">({name}) <bdi>{escape(choice)}</bdi>{mark}{keys}</li>')
     return f'<ul class="choices">{"".join(rows)}</ul>'
 
 
@@ -262,9 +254,8 @@ def lanes(
     """The waveform, the evidence, a lane a model, and the seconds."""
     evidence, duration = question.evidence, question.duration
     rows = [f"<span></span>{wave_svg(sound.samples, evidence, duration)}"]
-    bands: list[tuple[str, str, Sequence[Span | Mention]]] = (
-        [("evidence", "truth", evidence)] if evidence else []
-    )
+    bands: list[tuple[str, str, Sequence[Span | Mention]]] = []
+    bands += [("evidence", "truth", evidence)] if evidence else []
     bands += [(r.model, tint(models, r.model), mentions_in(r)) for r in responses]
     rows += [named_lane(*lane, evidence, duration, sound.samples is not None) for lane in bands]
     rows.append(f"<span></span>{axis_svg(duration)}")

@@ -214,11 +214,8 @@ def page_name(index: int) -> str:
 def header(path: Path, contents: Contents, first: int, seed: int | None, index: int, n_pages: int) -> str:
     n_shown = len(contents.items)
     what = contents.kind if contents.n_items != 1 else contents.kind.removesuffix("s")
-    shown = (
-        f"{n_shown} of {contents.n_items} {what}"
-        if n_shown
-        else f"No item from {first} on: there are {contents.n_items} {what}"
-    )
+    there = f"{contents.n_items} {what}"
+    shown = f"{n_shown} of {there}" if n_shown else f"No item from {first} on: there are {there}"
     how = f", drawn at random (seed {seed})" if seed is not None and n_shown else ""
     bad = f" Lines that could not be read: {contents.n_bad}, on the last page." if contents.n_bad else ""
     return (
@@ -329,10 +326,8 @@ def words_svg(
     """Words where they are said, in as many rows as they need to be legible, and a line for what is known of one."""
     rows = rows_of(words, duration, width)
     note_top = (max(rows) + 1) * ROW_PX
-    drawn = "".join(
-        word_svg(word, row * ROW_PX, note_top, duration, width, is_heard)
-        for word, row in zip(words, rows, strict=True)
-    )
+    placed = zip(words, rows, strict=True)
+    drawn = "".join(word_svg(w, row * ROW_PX, note_top, duration, width, is_heard) for w, row in placed)
     return clip_svg(f"words {colour}", note_top + NOTE_PX, evidence, duration, drawn, NOTE_PX)
 
 
@@ -421,8 +416,6 @@ def times_of(
     name: str, colour: str, spans: Sequence[Span], duration: Seconds, is_heard: bool
 ) -> list[tuple[str, str]]:
     """The spans' times, each a button that plays it; [] for none."""
-    buttons = [
-        cite_button(stated(span.start, span.end, duration), f"{span.start:.2f}–{span.end:.2f} s", is_heard)
-        for span in spans
-    ]
+    times = [(stated(one.start, one.end, duration), f"{one.start:.2f}–{one.end:.2f} s") for one in spans]
+    buttons = [cite_button(span, time, is_heard) for span, time in times]
     return [(name, f'<span class="{colour}">{" ".join(buttons)}</span>')] if buttons else []

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from itertools import permutations
 from pathlib import Path
 
 from tgsr.disk.whole import write_whole
@@ -110,9 +111,8 @@ def footer(results: Results, seed: int) -> str:
         for s in results.sources
     )
     read += "".join(f"<li><code>{escape(str(path))}</code></li>" for path in results.others)
-    versions = ", ".join(
-        f"{name} {installed(name)}" for name in ("tgsr", "torch", "transformers", "numpy", "soundfile")
-    )
+    packages = ("tgsr", "torch", "transformers", "numpy", "soundfile")
+    versions = ", ".join(f"{name} {installed(name)}" for name in packages)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return (
         f"<footer><h2>How this page was made</h2><ul>{read}</ul>"
@@ -143,12 +143,8 @@ def key(name: str, colour: str) -> str:
 def section_html(section: Section, models: Sequence[str]) -> str:
     """Heading, lead, tables, legend and pictures; a folded one opens at a press."""
     names = {model: model_key(models, model) for model in models}
-    names |= {
-        f"{one} less {other}": f"{names[one]} <span>less</span> {names[other]}"
-        for one in models
-        for other in models
-        if one != other
-    }
+    for one, other in permutations(models, 2):
+        names[f"{one} less {other}"] = f"{names[one]} <span>less</span> {names[other]}"
     parts = [sentence_list("warnings", section.warnings), sentence_list("findings", section.findings)]
     if section.scatters:
         parts.append(f'<div class="panels">{"".join(map(scatter_panel, section.scatters))}</div>')

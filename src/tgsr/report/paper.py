@@ -146,6 +146,10 @@ def table_1(
     results: Results, ticked: Collection[str], *, is_named: bool, values: Collection[Published] | None = None
 ) -> Table:
     """Phrases that are to be located: a group a split, where there are several."""
+
+    def median_of(name: str) -> Field:
+        return lambda scores: (errors := getattr(scores, name)) and errors.median
+
     sets = [questions for questions in results.sets if questions.phrase]
     columns: dict[Column, Field] = {
         Column("IoU", digits=4, better="higher"): "iou",
@@ -153,12 +157,8 @@ def table_1(
         Column("IoU ≥ 0.7", "%", 100, 2, "higher"): "high_overlap",
         Column("n"): "n",
         Column("no span", better="lower", digits=0): "n_without_span",
-        Column("start error", "s, median", digits=2, better="lower"): lambda s: (
-            s.start_error and s.start_error.median
-        ),
-        Column("end error", "s, median", digits=2, better="lower"): lambda s: (
-            s.end_error and s.end_error.median
-        ),
+        Column("start error", "s, median", digits=2, better="lower"): median_of("start_error"),
+        Column("end error", "s, median", digits=2, better="lower"): median_of("end_error"),
         Column("segment F1", better="higher"): "segment_f1",
         Column("event F1", better="higher"): "event_f1",
         Column("R@0.3", "%", 100, 1, "higher"): lambda s: s.recalls.get("0.3"),
@@ -166,16 +166,11 @@ def table_1(
         Column("false alarms", "%", 100, 1, "lower"): lambda s: s.false_alarm if s.false_alarm.n else None,
         Column("missed", "%", 100, 1, "lower"): lambda s: s.missed if s.false_alarm.n else None,
     }
-    groups = [
-        Group(
-            questions.name,
-            tuple(
-                replace(row, cells=(TICK if row.name in ticked else "", *row.cells))
-                for row in model_rows(results.models, questions.phrase, columns)
-            ),
-        )
-        for questions in sets
-    ]
+    groups = []
+    for questions in sets:
+        rows = model_rows(results.models, questions.phrase, columns)
+        rows = tuple(replace(row, cells=(TICK if row.name in ticked else "", *row.cells)) for row in rows)
+        groups.append(Group(questions.name, rows))
     keys = ("sta", "iou", "f1", "high_overlap", *[None] * (len(columns) - 3))
     notes = [
         "IoU is what others call mIoU, IoU ≥ 0.7 their R@0.7. F1 is the mean over phrases of 2 IoU / (1 + IoU). "
@@ -184,42 +179,31 @@ def table_1(
         "ones of which a model says that they are not."
     ]
     if sets and not is_named:
-        notes.append(
-            "STA is ticked by the models' names, since nobody said which of them went through stage 1."
-        )
-    return Table(
-        "table-1",
-        "Effect of sentence-level timestamp alignment (table 1)",
-        "model",
-        (Column("STA"), *columns),
-        (*groups, *published_groups(1, keys, values)),
-        tuple(notes),
-    )
+        named = "since nobody said which of them went through stage 1"
+        notes.append(f"STA is ticked by the models' names, {named}.")
+    title = "Effect of sentence-level timestamp alignment (table 1)"
+    shown = (*groups, *published_groups(1, keys, values))
+    return Table("table-1", title, "model", (Column("STA"), *columns), shown, tuple(notes))
 
 
 def evidence_differences(results: Results) -> Table:
     """Evidence hit and quote truth less the first row's on the same questions, paired, in points."""
+    hit, truth = (Column(name, "points", 100, 1, with_n=True) for name in ("evidence hit", "quote truth"))
     return _differences(
         results,
         [questions for questions in results.sets if questions.choice],
         "evidence-differences",
         "Does the evidence hold: difference to the first row on the same questions",
-        (
-            Column("evidence hit", "points", 100, 1, with_n=True),
-            P,
-            Column("quote truth", "points", 100, 1, with_n=True),
-            P,
-        ),
+        (hit, P, truth, P),
         lambda d: (d.evidence_hit, d.p_evidence_hit, d.quote_truth, d.p_quote_truth),
     )
 
 
 def table_1_differences(results: Results) -> Table:
     """IoU less the first row's on the same phrases, paired."""
-    sets = [questions for questions in results.sets if questions.phrase]
     return _differences(
         results,
-        sets,
+        [questions for questions in results.sets if questions.phrase],
         "table-1-differences",
         "Table 1: difference to the first row on the same phrases",
         (Column("IoU", digits=4), P, Column("n")),
@@ -241,13 +225,9 @@ def _differences(
         first, *others = (model for model in results.models if model in questions.models)
         differences = [(other, difference_to(first, other, questions)) for other in others]
         compared = [(other, cells(difference)) for other, difference in differences if difference is not None]
-        rows = tuple(
-            TableRow(f"{other} less {first}", row)
-            for other, row in compared
-            if any(isinstance(cell, Mean) for cell in row)
-        )
-        groups.append(Group(questions.name, rows))
-    groups = [group for group in groups if group.rows]
+        known = [(other, row) for other, row in compared if any(isinstance(cell, Mean) for cell in row)]
+        rows = tuple(TableRow(f"{other} less {first}", row) for other, row in known)
+        groups += [Group(questions.name, rows)] if rows else []
     return Table(key, title, "model", columns, tuple(groups))
 
 
@@ -259,11 +239,7 @@ def table_2(results: Results, measure: str, values: Collection[Published] | None
 
     The paper's six columns are there where any benchmark is, or its own numbers.
     """
-    sets = [
-        questions
-        for questions in results.sets
-        if questions.official or (questions.choice and questions.benchmark is None)
-    ]
+    sets = [one for one in results.sets if one.official or (one.choice and one.benchmark is None)]
     has_benchmarks = values is not None or any(questions.benchmark for questions in sets)
     keys = [part.key for part in PARTS] if has_benchmarks else []
     names = {part.key: part.name for part in PARTS}
@@ -300,10 +276,9 @@ def _accuracy(questions: QuestionSet, model: str, measure: str) -> Mean | None:
 
 def table_2_differences(results: Results) -> Table:
     """Official accuracy less the first row's on the same questions, paired, in points."""
-    sets = [questions for questions in results.sets if questions.choice or questions.official]
     return _differences(
         results,
-        sets,
+        [questions for questions in results.sets if questions.choice or questions.official],
         "table-2-differences",
         "Table 2: difference to the first row on the same questions, official accuracy",
         (Column("accuracy", "points", 100, 1), P, Column("n")),
@@ -356,11 +331,10 @@ def table_4(results: Results, values: Collection[Published] | None = None) -> Ta
         phases = ("all", "reasoning", *evidence)
         return next((evidence[phase].ratio for phase in phases if phase in evidence), None)
 
+    phases = ("reasoning", "answer", "times")
     columns: dict[Column, Field] = {
         Column("all", "audio attention", digits=4, better="higher"): of_audio("all"),
-        Column("reasoning", digits=4, better="higher"): of_audio("reasoning"),
-        Column("answer", digits=4, better="higher"): of_audio("answer"),
-        Column("times", digits=4, better="higher"): of_audio("times"),
+        **{Column(phase, digits=4, better="higher"): of_audio(phase) for phase in phases},
         Column("a frame against a system token", digits=3): "audio_per_token",
         Column("cited against all frames", digits=2): cited_against_all,
         Column("n"): "n",

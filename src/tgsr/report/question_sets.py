@@ -136,9 +136,9 @@ def score_sources(
             rows.setdefault(_part(source.benchmark, kinds), {}).setdefault(source.model, []).append(row)
     sets = [_score_split(split, ours[split], seed, spoken) for split in sorted(ours)]
     parts = sorted({*theirs, *rows}, key=_in_table_2)
-    return sets + [
-        _score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed, spoken) for part in parts
-    ]
+    for part in parts:
+        sets.append(_score_part(part, theirs.get(part, []), rows.get(part, {}), models, seed, spoken))
+    return sets
 
 
 def _in_table_2(questions: Part | QuestionSet) -> tuple[int, str]:
@@ -182,9 +182,8 @@ def _score_part(
         scores[model] = model_scores.benchmarks[benchmark]
         if model_scores.all.choice is not None:
             choice[model] = model_scores.all.choice
-        items = [
-            item for response in responses if response.model == model for item in score_response(response)
-        ]
+        own = (response for response in responses if response.model == model)
+        items = [item for response in own for item in score_response(response)]
         answers[model] = [item for item in items if isinstance(item, ScoredAnswer)]
     shown = [model for model in models if model in answers]
     differences = [_answer_difference(shown[0], other, answers, seed) for other in shown[1:]]
@@ -246,11 +245,8 @@ def sets_of(metrics: Metrics, label_of: Mapping[str, str]) -> list[QuestionSet]:
                     questions.scores[label] = scores
     sets = [questions for questions in (*splits.values(), *parts.values()) if questions.models]
     if len(sets) == 1 and sets[0].benchmark is None:
-        differences = [
-            replace(d, model=label_of[d.model], other=label_of[d.other])
-            for d in metrics.differences
-            if d.model in label_of and d.other in label_of
-        ]
+        known = [d for d in metrics.differences if d.model in label_of and d.other in label_of]
+        differences = [replace(d, model=label_of[d.model], other=label_of[d.other]) for d in known]
         sets = [replace(sets[0], differences=tuple(differences))]
     return sets
 
@@ -278,10 +274,8 @@ def merge_sets(
             continue
         in_both = questions.models & known.models
         if in_both and questions.models - known.models:
-            notes.append(
-                f"{file}: {questions.name}: its scores of {', '.join(sorted(in_both))} are left out: "
-                "there are others already"
-            )
+            said = f"its scores of {', '.join(sorted(in_both))} are left out: there are others already"
+            notes.append(f"{file}: {questions.name}: {said}")
         by_model: dict[str, Any] = {
             name: getattr(questions, name) | getattr(known, name)
             for name in ("phrase", "choice", "official", "strict", "scores")
@@ -299,18 +293,10 @@ def difference_to(first: str, other: str, among: QuestionSet) -> Difference | No
         if (difference.model, difference.other) == (first, other):
             return difference
         if (difference.model, difference.other) == (other, first):
-            return replace(
-                difference,
-                model=first,
-                other=other,
-                accuracy_official=_negated(difference.accuracy_official),
-                accuracy_strict=_negated(difference.accuracy_strict),
-                n_only_model=difference.n_only_other,
-                n_only_other=difference.n_only_model,
-                iou=_negated(difference.iou),
-                evidence_hit=_negated(difference.evidence_hit),
-                quote_truth=_negated(difference.quote_truth),
-            )
+            names = ("accuracy_official", "accuracy_strict", "iou", "evidence_hit", "quote_truth")
+            turned: dict[str, Any] = {name: _negated(getattr(difference, name)) for name in names}
+            turned |= {"n_only_model": difference.n_only_other, "n_only_other": difference.n_only_model}
+            return replace(difference, model=first, other=other, **turned)
     return None
 
 

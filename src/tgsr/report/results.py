@@ -190,11 +190,8 @@ def labels(models: Sequence[str], rows: Sequence[str]) -> dict[str, str]:
 
 
 def _relabelled(source: Source, label_of: Mapping[str, str]) -> Source:
-    responses = tuple(
-        replace(response, model=label_of[response.model])
-        for response in source.responses
-        if response.model in label_of
-    )
+    shown = (response for response in source.responses if response.model in label_of)
+    responses = tuple(replace(response, model=label_of[response.model]) for response in shown)
     rows = source.rows if source.model in label_of else ()
     return replace(source, responses=responses, rows=rows, model=label_of.get(source.model, ""))
 
@@ -267,9 +264,8 @@ def read_metrics(path: Path) -> Metrics:
 def read_log(path: Path) -> list[Curve]:
     """A training log's curves under its run's name, the folder's; a loss is one of its stage, as run.json says."""
     loss = "loss"
-    with suppress(
-        OSError, ValueError, LookupError, TypeError
-    ):  # without its run: only the name is less exact
+    # Without its run only the name is less exact.
+    with suppress(OSError, ValueError, LookupError, TypeError):
         described = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
         loss = f"{described['stage']} loss"
     curves = [replace(curve, name=path.parent.name) for curve in read_curves(path, CURVES)]
@@ -295,9 +291,8 @@ def read_watch(path: Path) -> WatchLog:
         if isinstance(watch, dict):
             looks.append((line, step, watch))
         elif watch is not None:
-            raise RecordError(
-                "watch", f"must be an object, got {watch!r:.80}", str(path), line, "correct the row"
-            )
+            problem = f"must be an object, got {watch!r:.80}"
+            raise RecordError("watch", problem, str(path), line, "correct the row")
     name = path.parent.name
     curves = [_watched(name, measure, looks, path) for measure in WATCHED]
     said = []
@@ -313,16 +308,9 @@ def _watched(
     run: str, measure: str, looks: Sequence[tuple[int, float, dict[str, object]]], path: Path
 ) -> Curve:
     points = [(step, log_number(watch, measure, line, path), watch) for line, step, watch in looks]
-    known = [(step, value, _ends(watch, measure)) for step, value, watch in points if value is not None]
-    return Curve(
-        run,
-        "step",
-        WATCHED[measure],
-        tuple(step for step, _, _ in known),
-        tuple(value for _, value, _ in known),
-        tuple(low for _, _, (low, _) in known),
-        tuple(high for _, _, (_, high) in known),
-    )
+    known = [(step, value, *_ends(watch, measure)) for step, value, watch in points if value is not None]
+    x, y, low, high = zip(*known, strict=True) if known else ((), (), (), ())
+    return Curve(run, "step", WATCHED[measure], x, y, low, high)
 
 
 def _ends(watch: dict[str, object], measure: str) -> tuple[float, float]:

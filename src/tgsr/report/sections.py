@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 from tgsr.evaluation.scoring.metrics import BenchmarkScores, ChoiceScores, PhraseScores
@@ -114,16 +114,12 @@ def dots_of(
     """
     panels = []
     for title, field in measures.items():
-        means = {
-            name: {m: getattr(s, field) for m, s in by_model.items()} for name, by_model in scores.items()
-        }
-        panels.append(dots_of_means(results, title, means, marks))
-    dots = [[dot for of_group in panel.groups.values() for dot in of_group] for panel in panels]
-    return tuple(
-        panel
-        for panel, drawn in zip(panels, dots, strict=True)
-        if any(dot.mean.value is not None for dot in drawn)
-    )
+        by_set = scores.items()
+        means = {name: {m: getattr(s, field) for m, s in by_model.items()} for name, by_model in by_set}
+        panel = dots_of_means(results, title, means, marks)
+        if any(dot.mean.value is not None for dot in chain.from_iterable(panel.groups.values())):
+            panels.append(panel)
+    return tuple(panels)
 
 
 def dots_of_means(
@@ -150,9 +146,11 @@ def verdict_section(results: Results, said: Sequence[str]) -> Section | None:
 def evidence_section(results: Results, tables: Sequence[Table]) -> Section | None:
     """What the project promises, first: that cited places are evidence."""
     named = table_named(tables, "evidence", "evidence-differences", "evidence-times")
-    found = findings(results)
+    found, held = findings(results), evidence_of(results).items()
     if not named and not found:
         return None
+    scores = {name: {model: one.evidence for model, one in by_model.items()} for name, by_model in held}
+    measures = {"Evidence hit": "evidence_hit", "Trace IoU": "trace_iou", "Quote truth": "quote_truth"}
     return Section(
         "evidence",
         "Does the evidence hold?",
@@ -161,14 +159,7 @@ def evidence_section(results: Results, tables: Sequence[Table]) -> Section | Non
         "the diagonal; a level band is a place that is cited whatever is asked. Full points hit the evidence; a "
         "triangle lies beyond the upper edge.",
         named,
-        dots_of(
-            results,
-            {
-                name: {m: held.evidence for m, held in held_by.items()}
-                for name, held_by in evidence_of(results).items()
-            },
-            {"Evidence hit": "evidence_hit", "Trace IoU": "trace_iou", "Quote truth": "quote_truth"},
-        ),
+        dots_of(results, scores, measures),
         warnings=tuple(evidence_warnings(results)),
         findings=tuple(found),
         scatters=tuple(place_panels(results)),
@@ -292,11 +283,8 @@ def reading_tables(results: Results, sets: Sequence[QuestionSet]) -> tuple[Table
     }
     scores = {questions.name: questions.scores for questions in sets}
     rows = [row for by_model in scores.values() for row in model_rows(results.models, by_model, columns)]
-    shown = {
-        column: field
-        for i, (column, field) in enumerate(columns.items())
-        if any(row.cells[i] not in (None, 0) for row in rows)
-    }
+    is_shown = [any(row.cells[i] not in (None, 0) for row in rows) for i in range(len(columns))]
+    shown = dict(compress(columns.items(), is_shown))
     return score_tables(results, "readings", "The same answers, read in three ways", scores, shown)
 
 
@@ -489,10 +477,5 @@ def curve_section(results: Results) -> Section | None:
         return None
     panels = curve_panels(results.curves)
     keys = dict.fromkeys((line.name, line.tint) for panel in panels for line in panel.lines)
-    return Section(
-        "learning",
-        "Learning",
-        "Points: as logged. Lines: their running mean over a tenth of the run.",
-        lines=tuple(panels),
-        keys=tuple(keys),
-    )
+    lead = "Points: as logged. Lines: their running mean over a tenth of the run."
+    return Section("learning", "Learning", lead, lines=tuple(panels), keys=tuple(keys))

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import chain
 from typing import Any, Literal
 
 from tgsr.statistics.intervals import Mean
@@ -92,9 +93,8 @@ def model_rows(
     """A row for each of the models that has scores, in the order of the models."""
 
     def cells(scores: object) -> tuple[Number, ...]:
-        return tuple(
-            field(scores) if callable(field) else getattr(scores, field) for field in columns.values()
-        )
+        fields = columns.values()
+        return tuple(field(scores) if callable(field) else getattr(scores, field) for field in fields)
 
     return tuple(TableRow(model, cells(scores[model])) for model in models if model in scores)
 
@@ -120,12 +120,10 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for group in self.groups:
-            for row in group.rows:
-                if len(row.cells) != len(self.columns):
-                    raise ValueError(
-                        f"{self.key}, row {row.name!r}: needs {len(self.columns)} cells, got {len(row.cells)}"
-                    )
+        for row in chain.from_iterable(group.rows for group in self.groups):
+            if len(row.cells) != len(self.columns):
+                problem = f"needs {len(self.columns)} cells, got {len(row.cells)}"
+                raise ValueError(f"{self.key}, row {row.name!r}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +234,8 @@ def csv_text(table: Table) -> str:
 
     Text that begins like a formula gets an apostrophe before it, as spreadsheets ask for.
     """
-    with_mean = [
-        any(isinstance(row.cells[c], Mean) for group in table.groups for row in group.rows)
-        for c in range(len(table.columns))
-    ]
+    rows = [row.cells for group in table.groups for row in group.rows]
+    with_mean = [any(isinstance(row[c], Mean) for row in rows) for c in range(len(table.columns))]
     head = ["group", table.first]
     for column, is_mean in zip(table.columns, with_mean, strict=True):
         head += [column.head, *(f"{column.head} {what}" for what in ("low", "high", "n") if is_mean)]
@@ -338,10 +334,8 @@ def html(table: Table, names: dict[str, str] | None = None) -> str:
     for group in table.groups:
         rows = []
         if group.name:
-            name = escape(plain(group.name))
-            rows.append(
-                f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup"><span>{name}</span></th></tr>'
-            )
+            name = f"<span>{escape(plain(group.name))}</span>"
+            rows.append(f'<tr class="group"><th colspan="{len(heads)}" scope="rowgroup">{name}</th></tr>')
         for row, numbers in zip(group.rows, cells_of(group, table.columns), strict=True):
             of_columns = zip(table.columns, numbers, strict=True)
             cells = "".join(_html_cell(plain(column.head), *number) for column, number in of_columns)

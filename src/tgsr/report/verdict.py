@@ -85,10 +85,8 @@ def _scores(questions: QuestionSet, model: str) -> list[str]:
     parts = []
     phrase, choice = questions.phrase.get(model), questions.choice.get(model)
     if phrase is not None and phrase.iou.value is not None:
-        share = percent(phrase.high_overlap)
-        parts.append(
-            f"finds {phrase.n} phrases with a mean IoU of {number(phrase.iou, 2)}, {share} of them to 0.7"
-        )
+        iou, share = number(phrase.iou, 2), percent(phrase.high_overlap)
+        parts.append(f"finds {phrase.n} phrases with a mean IoU of {iou}, {share} of them to 0.7")
     accuracy = questions.official.get(model) or (choice.accuracy_official if choice else None)
     if accuracy is not None and accuracy.value is not None:
         scores = questions.scores.get(model) or choice

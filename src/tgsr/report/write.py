@@ -95,10 +95,8 @@ def write_markdown(out: Path, results: Results, parts: Sequence[Section], title:
             lines.append(f"![{section.title}]({section.key}-places.png)\n")
         lines += [markdown(table, level=3) for table in section.tables]
         lines += [f"![{section.title}]({name})\n" for name in section_pictures(section, out)]
-        lines += [
-            f"- {escape_markdown(example.title)}: {escape_markdown(', '.join(example.ids))}"
-            for example in section.examples
-        ]
+        for example in section.examples:
+            lines.append(f"- {escape_markdown(example.title)}: {escape_markdown(', '.join(example.ids))}")
         lines += [""] if section.examples else []
     lines.append("Intervals are 95 %, bootstrap over clips.\n")
     write_whole(out / "report.md", "\n".join(lines))

@@ -36,14 +36,11 @@ class Attending:
 
 def looked_row(item: Looked) -> Row:
     """A response as a JSON line: its question's id, what it says, and the shares, to six digits."""
-    pointed = {
-        where: {
-            phase: {name: _rounded(values) for name, values in asdict(shares).items()}
-            for phase, shares in getattr(item, where).items()
-            if shares is not None
-        }
-        for where in WHERE
-    }
+    pointed: dict[str, dict[str, Row]] = {where: {} for where in WHERE}
+    for where in WHERE:
+        for phase, shares in getattr(item, where).items():
+            if shares is not None:
+                pointed[where][phase] = {name: _rounded(of) for name, of in asdict(shares).items()}
     return {
         "id": item.question.id,
         "clip_id": item.question.clip_id,
@@ -158,11 +155,6 @@ def write_tokens(path: Path, tokens: Tokens) -> None:
 
 def read_tokens(path: Path) -> Tokens:
     with np.load(path) as kept:
-        return Tokens(
-            tuple(map(str, kept["texts"])),
-            tuple(map(bool, kept["is_time"])),
-            kept["span"],
-            kept["share"],
-            kept["columns"],
-            float(kept["seconds_per_column"]),
-        )
+        texts, is_time = tuple(map(str, kept["texts"])), tuple(map(bool, kept["is_time"]))
+        seconds = float(kept["seconds_per_column"])
+        return Tokens(texts, is_time, kept["span"], kept["share"], kept["columns"], seconds)

@@ -296,10 +296,8 @@ def _look(
     for index, item in enumerate(ready):
         seconds = per_column * float(edges[-1]) / n_frames if item.question.id in with_tokens else None
         covered_R = inside[index].mean(0)
-        written = mentions_of(tokens[index], cited[index])
-        yield _looked(
-            lalm.name, item, tokens[index], written, regions[index], attention, index, covered_R, seconds
-        )
+        said = tokens[index], mentions_of(tokens[index], cited[index])
+        yield _looked(lalm.name, item, *said, regions[index], attention, index, covered_R, seconds)
 
 
 def _looked(

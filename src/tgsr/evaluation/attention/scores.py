@@ -28,12 +28,10 @@ def summarise(looked: Sequence[Looked], n_without: int, seed: int = 0) -> Attent
     per_token: dict[str, dict[str, list[float]]] = {}
     for phase in PHASES:
         share_LK = [None if (s := item.share[phase]) is None else torch.tensor(s) for item in looked]
-        by_phase[phase] = {
-            block: bootstrap_mean(
-                [None if s is None else _known(float(s[:, k].mean())) for s in share_LK], clips, seed
-            )
-            for k, block in enumerate(BLOCKS)
-        }
+        by_phase[phase] = {}
+        for k, block in enumerate(BLOCKS):
+            means = [None if s is None else _known(float(s[:, k].mean())) for s in share_LK]
+            by_phase[phase][block] = bootstrap_mean(means, clips, seed)
         scored = [(s, item) for s, item in zip(share_LK, looked, strict=True) if s is not None]
         if scored:
             counts_IK = torch.tensor([[item.n_of_block[block] for block in BLOCKS] for _, item in scored])
@@ -64,9 +62,8 @@ def _known(share: float) -> float | None:
 
 def _per_token(item: Looked) -> float | None:
     shares = torch.tensor(item.share["all"]).mean(0).tolist()
-    each = {
-        block: share / max(1, item.n_of_block[block]) for block, share in zip(BLOCKS, shares, strict=True)
-    }
+    of_blocks = zip(BLOCKS, shares, strict=True)
+    each = {block: share / max(1, item.n_of_block[block]) for block, share in of_blocks}
     return _known(each["audio"] / each["system"]) if each["system"] > 0 else None
 
 
@@ -81,9 +78,8 @@ def _evidence(
         if not scored:
             continue
         values = [(None,) * 4 if p is None else (p.share, 1 - p.share, p.covered, p.ratio) for p in pointed]
-        inside, outside, covered, ratio = (
-            bootstrap_mean(column, clips, seed) for column in zip(*values, strict=True)
-        )
+        columns = zip(*values, strict=True)
+        inside, outside, covered, ratio = (bootstrap_mean(column, clips, seed) for column in columns)
         inside_L = np.sum([shares.inside for shares in scored], 0)
         even_L = np.sum([shares.even for shares in scored], 0)
         by_layer = (inside_L / np.maximum(even_L, 1e-30)).tolist()
@@ -108,20 +104,18 @@ def relative_change(base: Sequence[Looked], other: Sequence[Looked], phase: str,
 
     With the percentile bootstrap's 95 % interval, whole clips being drawn; None as in bootstrap_mean.
     """
-    before, after = (
-        {
-            i.question.id: share
-            for i in items
-            if (s := i.share[phase]) and not math.isnan(share := float(np.mean(s, 0)[AUDIO]))
-        }
-        for items in (base, other)
-    )
-    questions = [i.question for i in other if i.question.id in before and i.question.id in after]
-    ratio = Bootstrap(seed).ratio(
-        [after[q.id] for q in questions], [before[q.id] for q in questions], [q.clip_id for q in questions]
-    )
+    before, after = _audio_shares(base, phase), _audio_shares(other, phase)
+    both = [i.question for i in other if i.question.id in before and i.question.id in after]
+    shares = [after[q.id] for q in both], [before[q.id] for q in both]
+    ratio = Bootstrap(seed).ratio(*shares, [question.clip_id for question in both])
     value, low, high = (None if end is None else end - 1 for end in (ratio.value, ratio.low, ratio.high))
     return Mean(value, low, high, ratio.n, len(other) - ratio.n)
+
+
+def _audio_shares(items: Sequence[Looked], phase: str) -> dict[str, float]:
+    """By question id, for those that have one."""
+    shares = {i.question.id: float(np.mean(s, 0)[AUDIO]) for i in items if (s := i.share[phase])}
+    return {id_: share for id_, share in shares.items() if not math.isnan(share)}
 
 
 def layer_to_show(models: Mapping[str, Attention], layer: int | None = None) -> dict[str, int]:

@@ -70,15 +70,11 @@ class Verified:
 
     def value_by(self, measure: Callable[[str, str], float]) -> float | None:
         """`value` with another similarity, from the same transcripts."""
-        return self._mean(
-            {
-                step: step.similarity
-                if step.transcript is None
-                else measure(step.explanation, step.transcript)
-                for step in self.steps
-                if step.similarity is not None
-            }
-        )
+        similarities = {step: step.similarity for step in self.steps if step.similarity is not None}
+        for step in similarities:
+            if step.transcript is not None:
+                similarities[step] = measure(step.explanation, step.transcript)
+        return self._mean(similarities)
 
     def _mean(self, similarities: Mapping[VerifiedStep, float | None]) -> float | None:
         """Over the intervals, the mean of their steps' known similarities."""
@@ -181,9 +177,8 @@ def _distinct(response: Response) -> list[ReasoningStep]:
         by_interval.setdefault((step.mention.start, step.mention.end), []).append(step)
     chosen: list[ReasoningStep] = []
     for steps in by_interval.values():
-        telling = (
-            [step for step in steps if step.is_quoted] or [step for step in steps if step.heard] or steps[:1]
-        )
+        quoted, heard = [step for step in steps if step.is_quoted], [step for step in steps if step.heard]
+        telling = quoted or heard or steps[:1]
         chosen += {step.heard: step for step in reversed(telling)}.values()
     return sorted(chosen, key=lambda step: step.mention.text_start)
 

@@ -91,14 +91,8 @@ def case_of(response: Response) -> Case | None:
     reasoning = reasoning_of(response.text, question.choices)
     if index is None or not reasoning:
         return None
-    return Case(
-        question.id,
-        question.clip_id,
-        question.question,
-        question.choices,
-        named(reasoning, question.choices),
-        question.choices[index],
-    )
+    choices, asked = question.choices, (question.id, question.clip_id, question.question)
+    return Case(*asked, choices, named(reasoning, choices), choices[index])
 
 
 def reasoning_of(text: str, choices: Sequence[str] = ()) -> str:
@@ -224,12 +218,8 @@ def _key(name: str, prompt: TextPrompt) -> str:
 
 def flips(judged: Iterable[Judged], variant: str, seed: int = 0) -> Flips:
     """The plain verdicts against those under the variant."""
-    pairs = [
-        (verdicts.case.clip, before, after)
-        for verdicts in judged
-        if (before := verdicts.verdicts.get("plain")) is not None
-        and (after := verdicts.verdicts.get(variant)) is not None
-    ]
+    both = [(one.case.clip, one.verdicts.get("plain"), one.verdicts.get(variant)) for one in judged]
+    pairs = [(clip, a, b) for clip, a, b in both if a is not None and b is not None]
     return Flips(
         rate=bootstrap_mean([float(a != b) for _, a, b in pairs], [clip for clip, _, _ in pairs], seed),
         to_yes=sum(after and not before for _, before, after in pairs),

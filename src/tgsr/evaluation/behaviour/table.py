@@ -49,27 +49,20 @@ def behaviour(
         n_cut=sum(answer.response.truncated for answer in answers),
     )
     if verified is not None:
-        problems = [
-            step.problem.partition(":")[0] for v in verified for step in v.steps if step.problem is not None
-        ]
+        said = (step.problem for v in verified for step in v.steps)
+        problems = Counter(problem.partition(":")[0] for problem in said if problem is not None)
         scores = replace(
             scores,
             verify=mean([v.value for v in verified]),
             verify_zero=mean([v.value if v.steps else 0.0 for v in verified]),
-            verify_by={
-                measure.__name__: mean([v.value_by(measure) for v in verified]) for measure in SIMILARITIES
-            },
-            n_unverifiable=dict(Counter(problems)),
+            verify_by={by.__name__: mean([v.value_by(by) for v in verified]) for by in SIMILARITIES},
+            n_unverifiable=dict(problems),
         )
     if judged is not None:
-        by_variant = {
-            variant: bootstrap_mean(
-                [None if (verdict := j.verdicts.get(variant)) is None else float(verdict) for j in judged],
-                [j.case.clip for j in judged],
-                seed,
-            )
-            for variant in dict.fromkeys(name for j in judged for name in (*j.verdicts, *j.failed))
-        }
+        by_variant, judged_clips = {}, [j.case.clip for j in judged]
+        for variant in dict.fromkeys(name for j in judged for name in (*j.verdicts, *j.failed)):
+            verdicts = [None if (v := j.verdicts.get(variant)) is None else float(v) for j in judged]
+            by_variant[variant] = bootstrap_mean(verdicts, judged_clips, seed)
         scores = replace(
             scores,
             consistency=by_variant.get("plain", NOT_MEASURED),
@@ -89,8 +82,7 @@ def write_behaviour(out: Path, models: Mapping[str, Behaviour], judge: str | Non
     """behaviour.json and behaviour.png in the folder `out`."""
     rows = {name: asdict(scores) for name, scores in models.items()}
     said = {"models": rows, "judge": judge, "similarity": similarity, "criteria": CRITERIA}
-    text = json.dumps(said, indent=1)
-    write_whole(out / "behaviour.json", text + "\n")
+    write_whole(out / "behaviour.json", json.dumps(said, indent=1) + "\n")
     draw(out / "behaviour.png", models)
 
 
@@ -141,12 +133,8 @@ def table(models: Mapping[str, Behaviour]) -> str:
 
 def draw(path: Path, models: Mapping[str, Behaviour]) -> None:
     """A panel a behaviour, a dot with its interval a model."""
-    measures = {
-        "Regions Explored": "regions_strict",
-        "Audiology Verify": "verify",
-        "Consistency": "consistency",
-        "Accuracy": "accuracy",
-    }
+    measures = {"Regions Explored": "regions_strict", "Audiology Verify": "verify"}
+    measures |= {"Consistency": "consistency", "Accuracy": "accuracy"}
     panels = []
     for title, measure in measures.items():
         dots = dots_by_model({name: getattr(scores, measure) for name, scores in models.items()})

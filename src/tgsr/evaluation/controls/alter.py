@@ -64,30 +64,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         require("pad", self.pad, "0 s or more", 0 <= self.pad < math.inf)
-        if not all(math.isfinite(delta) and delta > FOLLOWS + STAYS for delta in self.shifts):
-            raise OptionError(
-                f"--shifts {' '.join(f'{d:g}' for d in self.shifts)}: each must be above {FOLLOWS + STAYS:g} s, "
-                "or a time that stays could pass for one that follows"
-            )
         require("draws", self.draws, "1 or more", self.draws >= 1)
-        if not all(0 < share <= 100 for share in self.shares):
-            raise OptionError(
-                f"--shares {' '.join(f'{s:g}' for s in self.shares)}: each must be above 0 and at most 100"
-            )
-        if not all(map(math.isfinite, self.snrs)):
-            raise OptionError(
-                f"--snrs {' '.join(f'{snr:g}' for snr in self.snrs)}: each must be a number of dB"
-            )
-        if unknown := [family for family in self.families if family not in (*OFFERED, FAITHFULNESS)]:
-            raise OptionError(
-                f"--conditions {' '.join(unknown)}: must be of {', '.join(OFFERED)}, {FAITHFULNESS}"
-            )
-        for family, option, value in (
-            ("spoken", "--spoken", self.spoken),
-            ("paraphrased", "--rewriter", self.rewriter),
+        least = f"above {FOLLOWS + STAYS:g} s, or a time that stays could pass for one that follows"
+        for option, values, must, fits in (
+            ("--shifts", self.shifts, least, lambda delta: FOLLOWS + STAYS < delta < math.inf),
+            ("--shares", self.shares, "above 0 and at most 100", lambda share: 0 < share <= 100),
+            ("--snrs", self.snrs, "a number of dB", math.isfinite),
         ):
-            if family in self.families and value is None:
-                raise OptionError(f"--conditions {family}: needs {option}")
+            if not all(map(fits, values)):
+                raise OptionError(f"{option} {' '.join(f'{one:g}' for one in values)}: each must be {must}")
+        if unknown := [family for family in self.families if family not in (*OFFERED, FAITHFULNESS)]:
+            there = f"{', '.join(OFFERED)}, {FAITHFULNESS}"
+            raise OptionError(f"--conditions {' '.join(unknown)}: must be of {there}")
+        for family, option in (("spoken", "spoken"), ("paraphrased", "rewriter")):
+            if family in self.families and getattr(self, option) is None:
+                raise OptionError(f"--conditions {family}: needs --{option}")
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -332,9 +323,8 @@ def alter(
         duration = audio.duration(file)
     except AudioError as error:
         return f"{NOT_HEARD}: {error}"
-    places = tuple(
-        Span(place.start, min(place.end, duration)) for place in planned.evidence if place.start < duration
-    )
+    inside = (place for place in planned.evidence if place.start < duration)
+    places = tuple(Span(place.start, min(place.end, duration)) for place in inside)
     if question.kind == "phrase" and len(places) != len(question.evidence):
         places = ()  # cut in two by the seam
     return Altered(replace(question, audio=str(file), duration=duration, evidence=places), planned)

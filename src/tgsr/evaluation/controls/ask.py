@@ -53,14 +53,7 @@ from tgsr.grounding import find_asked, find_regions, places_stated, valid_spans
 from tgsr.llm.decoding import Cut, Decoding, Failed
 from tgsr.models.lalm import Lalm
 from tgsr.overlap import evidence_crop, place_iou
-from tgsr.records import (
-    BEGUN,
-    Question,
-    append_jsonl,
-    read_responses,
-    resolve_audio,
-    write_jsonl,
-)
+from tgsr.records import BEGUN, Question, append_jsonl, read_responses, resolve_audio, write_jsonl
 from tgsr.timeline import ROUNDING, Seconds, Span
 
 OF_PHRASES = ("original", "repeated", "silenced", "swapped", "shifted", "rolled")
@@ -161,9 +154,8 @@ def control(
                 source, other = sources[question.audio], others.get(question.audio)
                 if condition.family == "spoken":
                     other = speech_of(question, condition, spoken, settings.seed)
-                altered[question.id] = alter(
-                    condition, question, original.spans, source, other, out, settings, room
-                )
+                sounds = original.spans, source, other
+                altered[question.id] = alter(condition, question, *sounds, out, settings, room)
         ready = [change.question for change in altered.values() if isinstance(change, Altered)]
         # Recordings that are there already.
         if condition.family in ("repeated", "swapped") or condition.is_of_reasoning:
@@ -192,9 +184,8 @@ def _goes_on(
     """The question about the same sound whose response begins with the altered reasoning, or why there is none."""
     question = original.question
     rng = np.random.default_rng(drawn(settings.seed, f"{question.id} {condition.family}"))
-    text, why = begun(
-        condition.family, condition.level, str(original.response), question.choices, rng, rewrite
-    )
+    response = str(original.response)
+    text, why = begun(condition.family, condition.level, response, question.choices, rng, rewrite)
     if why:
         return why
     labelled = replace(question, labels=(*question.labels, (BEGUN, text)))

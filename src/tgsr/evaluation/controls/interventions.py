@@ -135,21 +135,22 @@ def noisy(samples: Samples, snr: float, rng: np.random.Generator) -> Samples:
 
     A clip without sound is as it was: no noise is any number of decibels below nothing.
     """
-    power = float((samples.astype(np.float64) ** 2).mean()) if len(samples) else 0.0
-    noise = rng.standard_normal(len(samples)) * math.sqrt(power / 10 ** (snr / 10))
+    noise = rng.standard_normal(len(samples)) * math.sqrt(_power(samples) / 10 ** (snr / 10))
     return _unclipped(samples + noise)
 
 
 def spoken_over(samples: Samples, speech: Samples, start: Seconds) -> Samples:
     """The clip with the speech over it from `start`, no louder than the clip (RMS); what lasts longer is cut off."""
-    rms, theirs = (
-        math.sqrt(float((x.astype(np.float64) ** 2).mean())) if len(x) else 0.0 for x in (samples, speech)
-    )
+    rms, theirs = (math.sqrt(_power(sound)) for sound in (samples, speech))
     first = round(start * SAMPLE_RATE)
     over = speech[: max(0, len(samples) - first)] * min(1.0, rms / theirs if theirs else 1.0)
     mixed = samples.astype(np.float64)
     mixed[first : first + len(over)] += over
     return _unclipped(mixed)
+
+
+def _power(samples: Samples) -> float:
+    return float((samples.astype(np.float64) ** 2).mean()) if len(samples) else 0.0
 
 
 def _unclipped(samples: np.ndarray) -> Samples:
@@ -214,18 +215,18 @@ def backwards_spans(places: Sequence[Span], duration: Seconds) -> tuple[Span, ..
 
 
 def random_stretches(
-    spans: Sequence[Span], duration: Seconds, rng: np.random.Generator, clearance: Seconds = RAMP
+    spans: Sequence[Span], duration: Seconds, rng: np.random.Generator
 ) -> tuple[Span, ...] | None:
     """As many stretches as there are spans, of their lengths, anywhere else in the clip; in order of time.
 
-    They keep `clearance` from the spans and from each other, so that fades do not meet. The spans must be disjoint.
+    They keep RAMP from the spans and from each other, so that fades do not meet. The spans must be disjoint.
     None where the clip has no room for them, or none was found in TRIES attempts.
     """
     lengths = sorted((span.duration for span in spans), reverse=True)
     for _ in range(TRIES):
         placed: list[Span] = []
         for length in lengths:
-            starts = _free_starts([*spans, *placed], length, duration, clearance)
+            starts = _free_starts([*spans, *placed], length, duration)
             if not starts:
                 break
             room = np.array([high - low + 1e-9 for low, high in starts])  # an exact fit has no width
@@ -252,16 +253,14 @@ def scattered(duration: Seconds, share: float, rng: np.random.Generator) -> tupl
     return tuple(Span(float(s), min(duration, float(s) + n)) for s, n in zip(starts, lengths, strict=True))
 
 
-def _free_starts(
-    taken: Sequence[Span], length: Seconds, duration: Seconds, clearance: Seconds
-) -> list[tuple[Seconds, Seconds]]:
+def _free_starts(taken: Sequence[Span], length: Seconds, duration: Seconds) -> list[tuple[Seconds, Seconds]]:
     """The ranges of times at which a stretch of that length can begin."""
     found: list[tuple[Seconds, Seconds]] = []
     low = 0.0
     for span in sorted(taken):
-        if (high := span.start - clearance - length) >= low:
+        if (high := span.start - RAMP - length) >= low:
             found.append((low, high))
-        low = max(low, span.end + clearance)
+        low = max(low, span.end + RAMP)
     if duration - length >= low:
         found.append((low, duration - length))
     return found

@@ -97,9 +97,8 @@ def mistaken(text: str, choices: Sequence[str], rng: np.random.Generator) -> str
     order = [choices[i] for i in rng.permutation(len(choices))]
     other = {one.casefold(): order[(i + 1) % len(order)] for i, one in enumerate(order)}
     named = "|".join(re.escape(one) for one in sorted(choices, key=len, reverse=True))
-    changed = re.sub(
-        rf"(?<!\w)(?:{named})(?!\w)", lambda m: other[m[0].casefold()], text, flags=re.IGNORECASE
-    )
+    option = re.compile(rf"(?<!\w)(?:{named})(?!\w)", re.IGNORECASE)
+    changed = option.sub(lambda match: other[match[0].casefold()], text)
     if changed != text:
         return changed
     return _NUMBER.sub(lambda match: _another(match[0], rng), text)

@@ -68,9 +68,8 @@ def _summarise(items: Sequence[ControlItem], bootstrap: Bootstrap) -> Controls:
     n_drawn_C = (~np.isnan(same_DC)).sum(axis=0)
     random = 1 - np.nansum(same_DC, axis=0) / np.where(n_drawn_C > 0, n_drawn_C, np.nan)
     necessity, silenced = removed - random, right("original") - right("silenced")
-    chance = np.array(
-        [i.question.choices.count(str(i.question.answer)) / len(i.question.choices) for i in choices]
-    )
+    asked = [item.question for item in choices]
+    chance = np.array([q.choices.count(str(q.answer)) / len(q.choices) for q in asked])
     means: dict[str, Any] = bootstrap.means(
         {
             "sufficiency": sufficiency,
@@ -188,10 +187,7 @@ def _condition_scores(
 
     def means(kind: str, fields: Mapping[str, str]) -> dict[str, Mean]:
         of_kind = [item for item in asked if item.question.kind == kind]
-        columns = {
-            score: np.array([getattr(i, field) for i in of_kind], dtype=float)
-            for score, field in fields.items()
-        }
+        columns = {score: [getattr(item, field) for item in of_kind] for score, field in fields.items()}
         return bootstrap.means(columns, [item.question.clip_id for item in of_kind])
 
     skipped = (item.skipped for item in items.values() if item.skipped is not None)
@@ -273,8 +269,6 @@ FIGURES = {
     "shift_lost": "no longer cited",
     "roll_following": "cited times follow a roll",
 }
-
-
 SLOPE = "seconds moved per second shifted"
 CUT = (
     "cut off: by the limit of new tokens (choices and phrases); without a readable answer they count as wrong, and on "
@@ -351,10 +345,8 @@ def draw(path: Path, models: Mapping[str, Controls]) -> None:
     """
 
     def dots(means: Mapping[str, Mapping[str, Mean | None]]) -> dict[str, list[Dot]]:
-        rows = {
-            name: [d for d in dots_by_model(of_models) if d.mean.n >= LEAST_DRAWN]
-            for name, of_models in means.items()
-        }
+        all_rows = {name: dots_by_model(of_models) for name, of_models in means.items()}
+        rows = {name: [dot for dot in row if dot.mean.n >= LEAST_DRAWN] for name, row in all_rows.items()}
         return {name: row for name, row in rows.items() if row}
 
     def of_evidence(controls: Controls, field: str) -> Mean | None:

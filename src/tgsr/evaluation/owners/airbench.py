@@ -68,13 +68,8 @@ class Airbench(Owner):
 
     def labels(self, entry: Entry) -> Labels:
         task = entry.maybe("task_name") or ""
-        return labels_of(
-            ("benchmark", "airbench"),
-            ("domain", domain_of(task)),
-            ("category", task),
-            ("dataset", entry.maybe("dataset_name")),
-            ("column", TABLE_2.get(task)),
-        )
+        pairs = ("benchmark", "airbench"), ("domain", domain_of(task)), ("category", task)
+        return labels_of(*pairs, ("dataset", entry.maybe("dataset_name")), ("column", TABLE_2.get(task)))
 
     def row(self, row: Mapping[str, Any]) -> BenchmarkRow:
         choices = tuple(row.get(column) for column in CHOICES)

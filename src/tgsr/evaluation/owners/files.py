@@ -65,16 +65,13 @@ def whose_file(path: Path) -> tuple[Owner | None, bool]:
     (None, False) for any other file of JSON lines: it may be questions.jsonl. Raises RecordError for a JSON list and a
     table that are no benchmark's, and OSError where the file cannot be read.
     """
-    first = next((entry for entry in _entries(path) if isinstance(entry, Entry)), None)
-    owner = owner_of(first.values) if first else None
-    asks_where = (
-        first is not None and "clip_id" not in first.values and format_of_row(first.values) is not None
-    )
+    first = next((entry.values for entry in _entries(path) if isinstance(entry, Entry)), None)
+    row = first or {}
+    owner, asks_where = owner_of(row), "clip_id" not in row and format_of_row(row) is not None
     if owner is not None or asks_where or first_sign(path) in (b"{", b""):
         return owner, asks_where
-    keys = (
-        f"its first row has the keys {', '.join(map(str, first.values))!a:.200}" if first else "it has no row"
-    )
+    keys = f"its first row has the keys {', '.join(map(str, row))!a:.200}"
+    keys = "it has no row" if first is None else keys
     raise RecordError(None, f"is no benchmark's file: {keys}", str(path), remedy=_KNOWN)
 
 

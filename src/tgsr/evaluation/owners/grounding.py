@@ -73,9 +73,8 @@ def lat_bench(row: Mapping[str, Any]) -> Iterator[Query]:
     reference = str(row.get("labels") or row.get("ground_truth") or contents[1])
     sound = _path_of(sounds[0])
     if not asked or sound is None:
-        raise RecordError(
-            "messages", f"must ask about a sound, got {asked!r:.60} about {sound!r:.60}", remedy=COPY
-        )
+        problem = f"must ask about a sound, got {asked!r:.60} about {sound!r:.60}"
+        raise RecordError("messages", problem, remedy=COPY)
     spans = tuple(valid_spans(find_asked(reference)))
     wrapped = _WRAPPED.search(asked)
     phrase = wrapped["query"].strip() if wrapped else asked
@@ -99,11 +98,8 @@ def aegbench(row: Mapping[str, Any]) -> Iterator[Query]:
     if not isinstance(categories, list) or not isinstance(clips, list) or not isinstance(sound, str):
         raise RecordError("clips", "must be lists of categories and of clips about a sound")
     for category in dict.fromkeys(map(str, categories)):
-        times = [
-            [clip.get("start"), clip.get("end")]
-            for clip in clips
-            if isinstance(clip, dict) and clip.get("category") == category
-        ]
+        own = [clip for clip in clips if isinstance(clip, dict) and clip.get("category") == category]
+        times = [[clip.get("start"), clip.get("end")] for clip in own]
         if times:
             duration = _seconds(row.get("duration"))
             yield Query(AEGBENCH, sound, category.strip(), spans_of(times), category, str(times), duration)
@@ -130,9 +126,8 @@ def flat_row(row: Row, *, joins: bool = False) -> Row:
     Where such a file is given (`joins`), a row without an id has that of its sound and its query, caption or category.
     """
     read = format_of_row(row)
-    asked = next(
-        (text for name in ("query", "caption", "category") if isinstance(text := row.get(name), str)), ""
-    )
+    texts = (row.get(name) for name in ("query", "caption", "category"))
+    asked = next((text for text in texts if isinstance(text, str)), "")
     if joins and "id" not in row and asked and isinstance(row.get("audio_path"), str):
         row = {**row, "id": id_of(str(row["audio_path"]), asked.replace("<audio>", "").strip())}
     try:
@@ -144,9 +139,8 @@ def flat_row(row: Row, *, joins: bool = False) -> Row:
     if len(queries) != 1:
         return row
     response = {"response": row["final_prediction"]} if "final_prediction" in row else {}
-    kept = {
-        name: value for name, value in row.items() if name not in ("answer", "labels", "messages", "query")
-    }
+    told = ("answer", "labels", "messages", "query")
+    kept = {name: value for name, value in row.items() if name not in told}
     return {**kept, **columns_of(queries[0]), **response}
 
 
@@ -187,9 +181,8 @@ def spans_of(times: object) -> tuple[Span, ...]:
     spans = []
     for pair in pairs:
         ends = [pair.get("start"), pair.get("end")] if isinstance(pair, dict) else pair
-        start, end = (
-            map(_time, ends) if isinstance(ends, list | tuple) and len(ends) == 2 else (math.nan,) * 2
-        )
+        are_two = isinstance(ends, list | tuple) and len(ends) == 2
+        start, end = map(_time, ends) if are_two else (math.nan, math.nan)
         if not 0 <= start < end < math.inf:
             raise RecordError("annotations", f"{pair!r:.60} is no interval in seconds")
         spans.append(Span(start, end))
@@ -235,10 +228,8 @@ def lat_iou(text: str, reference: str) -> float | None:
     spans = [_LAT_SPAN.search(one.replace("[", "").replace("]", "")) for one in (text, reference)]
     if spans[0] is None or spans[1] is None:
         return None
-    (s1, e1), (s2, e2) = (
-        (int(m) * 60 + int(s), int(n) * 60 + int(t))
-        for m, s, n, t in (span.groups() for span in spans if span)
-    )
+    numbers = [map(int, span.groups()) for span in spans if span]
+    (s1, e1), (s2, e2) = ((m * 60 + s, n * 60 + t) for m, s, n, t in numbers)
     if s1 >= e1 or s2 >= e2:
         return 0.0
     common = max(0, min(e1, e2) - max(s1, s2))

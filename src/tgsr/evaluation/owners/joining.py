@@ -49,7 +49,6 @@ class Joining:
         about = next((self.by_sound[name] for name in names if name in self.by_sound), ())
         if len(about) > 1:
             some = ", ".join(about[:3]) + (", ..." if len(about) > 3 else "")
-            raise RecordError(
-                "id", f"{len(about)} questions are about {names[0]}: give the id of one ({some})"
-            )
+            problem = f"{len(about)} questions are about {names[0]}: give the id of one ({some})"
+            raise RecordError("id", problem)
         return about[0] if about else None

@@ -63,13 +63,9 @@ class Meld(Owner):
         )
 
     def labels(self, entry: Entry) -> Labels:
-        return labels_of(
-            ("benchmark", "meld"),
-            ("domain", "speech"),
-            ("category", entry.text("Emotion").lower()),
-            ("dataset", "MELD"),
-            ("language", "en"),
-        )
+        category = ("category", entry.text("Emotion").lower())
+        own = ("dataset", "MELD"), ("language", "en")
+        return labels_of(("benchmark", "meld"), ("domain", "speech"), category, *own)
 
     def row(self, row: Mapping[str, Any]) -> BenchmarkRow:
         emotion = answer_in(row, "Emotion")

@@ -45,9 +45,8 @@ class MmauPro(Mmau):
     def question(self, entry: Entry) -> BenchmarkQuestion:
         values, category = _listed(entry.values), str(entry.values.get("category"))
         if category in (OPEN, INSTRUCTION) or len(values["choices"]) < 2:
-            raise RecordError(
-                "choices", f"has none to choose from (category {category}): only its answers are scored"
-            )
+            problem = f"has none to choose from (category {category}): only its answers are scored"
+            raise RecordError("choices", problem)
         sounds = values["audio_path"]
         if len(sounds) != 1:
             raise RecordError("audio_path", f"names {len(sounds)} recordings, and one is heard at a time")
@@ -71,12 +70,8 @@ class MmauPro(Mmau):
         follow = None
         if category == INSTRUCTION:
             choices, answer = (), str(row.get("task_identifier"))
-            follow = partial(
-                follows,
-                identifier=answer,
-                given=_mapping(row.get("kwargs")),
-                question=str(row.get("question") or ""),
-            )
+            given, question = _mapping(row.get("kwargs")), str(row.get("question") or "")
+            follow = partial(follows, identifier=answer, given=given, question=question)
         return BenchmarkRow(
             id=id_in(row, "id"),
             audio=str(next(iter(values["audio_path"]), row.get("id"))),

@@ -24,6 +24,7 @@ Labels = tuple[tuple[str, str], ...]
 Choices = Sequence[str | None]
 """In the owner's order, null where the owner's row has none."""
 COPY = "copy it from the benchmark's file"
+BROKEN_DOWN = ("domain", "category", "sub-category", "difficulty")
 # Of a row: the whole text, where the owner's key holds the choice that was read out of it.
 COMPLETION = "completion"
 
@@ -164,16 +165,13 @@ class Owner(ABC):
         text, transcript = row.get("model_prediction"), row.get("gt_transcription")
         if not isinstance(text, str) or not isinstance(transcript, str):
             return None
-        segments = ((step.mention.span, " ".join(step.heard)) for step in reasoning_steps(transcript))
-        return Trace(
-            text, tuple(Word(said, span.start, span.end) for span, said in segments if span is not None)
-        )
+        said = ((step.mention.span, " ".join(step.heard)) for step in reasoning_steps(transcript))
+        segments = (Word(words, span.start, span.end) for span, words in said if span is not None)
+        return Trace(text, tuple(segments))
 
     def breakdown(self, labels: Labels) -> Labels:
         """Those labels of a question of ours by which the owner's scores are broken down."""
-        return tuple(
-            pair for pair in labels if pair[0] in ("domain", "category", "sub-category", "difficulty")
-        )
+        return tuple(pair for pair in labels if pair[0] in BROKEN_DOWN)
 
     def handed_over(self, text: str, choices: Choices, chosen: int | None) -> str:
         """What a careful user gives the owner's script: the chosen option in the form that the script wants, without

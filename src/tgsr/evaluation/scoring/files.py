@@ -98,9 +98,8 @@ def _list_rows(name: str, content: bytes) -> Iterator[tuple[int, Row]]:
 def _table_rows(name: str, path: Path) -> Iterator[tuple[int, Row]]:
     for row in table(path, spreadsheet=True):
         if isinstance(row, Bad):
-            raise RecordError(
-                row.field, row.error, name, row.line, AS_UTF8 if "UTF-8" in row.error else _HOW_TO
-            )
+            remedy = AS_UTF8 if "UTF-8" in row.error else _HOW_TO
+            raise RecordError(row.field, row.error, name, row.line, remedy)
         yield row.line or 0, dict(row.values)
 
 

@@ -35,14 +35,8 @@ from tgsr.evaluation.owners.grounding import (
     why_unread,
 )
 from tgsr.evaluation.owners.joining import Joining
-from tgsr.evaluation.owners.owner import (
-    COMPLETION,
-    Owner,
-    answer_among,
-    plain_id,
-    texts_of,
-    within,
-)
+from tgsr.evaluation.owners.owner import COMPLETION, Owner, answer_among, plain_id, texts_of, within
+from tgsr.evaluation.scoring.files import AS_UTF8
 from tgsr.evaluation.scoring.trainer_logs import is_log, read_log
 from tgsr.llm.chat import CUT, read_chat, whole_text
 from tgsr.llm.endpoint import Malformed
@@ -58,6 +52,7 @@ FIELDS = (
     *("id", "response", "question", "choices", "answer", "audio", "duration", "task", "split"),
     *("phrase", "start", "end", "model"),
 )
+NO_RESPONSE = "no column is known to be the response"
 # What Excel shows of a cell that it took for a formula, because its text began with "=", "+" or "-".
 FORMULA_ERRORS = {"#NAME?", "#VALUE!", "#REF!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!"}
 
@@ -234,9 +229,7 @@ def read_table(path: Path) -> Table:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        problem = f"is not UTF-8 ({error.reason})"
-        ways = "save it as UTF-8; Excel calls it CSV UTF-8, and its own .xlsx is read too"
-        raise ImportFileError(f"{path}:{line}: {problem}: {ways}") from error
+        raise ImportFileError(f"{path}:{line}: is not UTF-8 ({error.reason}): {AS_UTF8}") from error
     start = text.lstrip()[:1]
     read: list[tuple[int, Any]]
     if start == "[":
@@ -341,10 +334,8 @@ def _response_column(path: Path, row: Mapping[str, Any]) -> str:
     names = logged[:1] or [plain[name] for name in RESPONSE_COLUMNS if name in plain]
     if len(names) == 1:
         return names[0]
+    problem = f"the response could be in {', '.join(names)}" if names else NO_RESPONSE
     columns = f"say which with --map response=COLUMN. Columns: {', '.join(_with_nearest(row))}"
-    problem = (
-        f"the response could be in {', '.join(names)}" if names else "no column is known to be the response"
-    )
     raise ImportFileError(f"{path}: {problem}; {columns}")
 
 
@@ -379,9 +370,8 @@ def _questions(path: Path) -> dict[str, Row]:
         try:
             rows[Mapped(row, {"id": _by_plain_name(row).get("id", "id")}).id()] = row
         except RecordError:
-            raise ImportFileError(
-                f"{path}: a question has no id; columns: {', '.join(_with_nearest(row))}"
-            ) from None
+            columns = ", ".join(_with_nearest(row))
+            raise ImportFileError(f"{path}: a question has no id; columns: {columns}") from None
     return rows
 
 
@@ -496,10 +486,8 @@ def _text(value: Any) -> tuple[str, int, bool]:
         body = value["body"] if isinstance(value.get("body"), dict) else value
         body = {"choices": [{"message": body}]} if "content" in body else body
         if "choices" not in body:
-            keys = ", ".join(map(str, value))
-            raise RecordError(
-                "response", f"is an object with {keys}: map one of its keys, response=COLUMN.KEY"
-            )
+            problem = f"is an object with {', '.join(map(str, value))}"
+            raise RecordError("response", f"{problem}: map one of its keys, response=COLUMN.KEY")
         try:
             said = read_chat(body)
         except Malformed as error:
@@ -513,9 +501,7 @@ def _text(value: Any) -> tuple[str, int, bool]:
 
 def _is_said(values: list[Any]) -> bool:
     """Whether a list is one conversation, or the parts of one message, and not several responses."""
-    return bool(values) and all(
-        isinstance(value, dict) and ("role" in value or "type" in value) for value in values
-    )
+    return bool(values) and all(isinstance(one, dict) and ("role" in one or "type" in one) for one in values)
 
 
 # --- rows ------------------------------------------------------------------------------------------------------

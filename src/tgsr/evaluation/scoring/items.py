@@ -127,23 +127,17 @@ def missing_response(question: Question, model: str) -> list[Scored]:
     A phrase or a choice, and a benchmark's answer where the question is labelled as a benchmark's.
     """
     common: dict[str, Any] = {"id": question.id, "model": model, "clip": question.clip_id, "is_missing": True}
+    split = question.split
     if question.kind == "phrase":
         has_official = official_iou_of(question) is not None
-        return [
-            ScoredPhrase(
-                **common, split=question.split, is_absent=question.is_absent, has_official=has_official
-            )
-        ]
+        return [ScoredPhrase(**common, split=split, is_absent=question.is_absent, has_official=has_official)]
     answer, labels, task = question.answer or "", question.labels, question.task or ""
     common["chance"] = question.choices.count(answer) / len(question.choices)
-    choice = ScoredChoice(**common, split=question.split, task=task, labels=labels)
-    owner = owner_of_question(question)
-    if owner is None:
-        return [choice]
-    return [
-        choice,
-        ScoredAnswer(**common, benchmark=owner.name, labels=owner.breakdown(labels), truth=answer),
-    ]
+    items: list[Scored] = [ScoredChoice(**common, split=split, task=task, labels=labels)]
+    if (owner := owner_of_question(question)) is not None:
+        labels = owner.breakdown(labels)
+        items.append(ScoredAnswer(**common, benchmark=owner.name, labels=labels, truth=answer))
+    return items
 
 
 def score_response(response: Response, words: Sequence[Word] | None = None) -> list[Scored]:
@@ -186,11 +180,8 @@ def score_response(response: Response, words: Sequence[Word] | None = None) -> l
         assert isinstance(blank_answer, ScoredAnswer)
         owner = OWNERS[blank_answer.benchmark]
         handed, as_is = owner.rulings(text, choices, answer, ruling.chosen)
-        verdicts = {
-            **_answered(owner, handed, text, choices),
-            "as_is": as_is.official,
-            "why_as_is": as_is.why,
-        }
+        verdicts = _answered(owner, handed, text, choices)
+        verdicts |= {"as_is": as_is.official, "why_as_is": as_is.why}
         scored.append(replace(blank_answer, **written, **verdicts))
     return scored
 
@@ -231,7 +222,7 @@ def score_row(
     n_choices = sum(choice is not None for choice in row.choices)
     chance = row.choices.count(row.answer) / n_choices if n_choices and row.answer is not None else None
     fields: dict[str, Any] = {"chance": chance, "is_missing": row.prediction is None}
-    fields["has_choices"] = bool(n_choices)
+    fields |= {"has_choices": bool(n_choices), "labels": row.labels, "truth": row.answer}
     if row.prediction is not None:
         owner = OWNERS[benchmark]
         ruling = owner.ruling(row.prediction, row.choices, row.answer)
@@ -240,15 +231,7 @@ def score_row(
         fields |= _answered(owner, ruling, row.prediction, row.choices)
         fields["is_empty"] = not row.prediction.strip()
         fields["evidence"] = _cited(row, row.prediction, clip)
-    return ScoredAnswer(
-        id=row.id,
-        model=model,
-        clip=row.audio,
-        benchmark=benchmark,
-        labels=row.labels,
-        truth=row.answer,
-        **fields,
-    )
+    return ScoredAnswer(id=row.id, model=model, clip=row.audio, benchmark=benchmark, **fields)
 
 
 def _cited(row: BenchmarkRow, prediction: str, clip: Clip | None) -> EvidenceCase | None:
@@ -257,9 +240,8 @@ def _cited(row: BenchmarkRow, prediction: str, clip: Clip | None) -> EvidenceCas
     """
     if row.trace is not None and row.trace.segments:
         segments = row.trace.segments
-        return evidence_case(
-            row.trace.text, segments, None, [segment.span for segment in segments], row.audio
-        )
+        spans = [segment.span for segment in segments]
+        return evidence_case(row.trace.text, segments, None, spans, row.audio)
     if clip is not None and clip.words:
         return evidence_case(prediction, clip.words, clip.duration, (), row.audio)
     return None

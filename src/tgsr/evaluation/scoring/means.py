@@ -123,20 +123,17 @@ def _phrase_scores(phrases: Sequence[ScoredPhrase], bootstrap: Bootstrap, collar
     ]
     clips = [item.clip for item in marked]
     means: dict[str, Any] = bootstrap.means(columns, [item.clip for item in phrases])
-    alarms = {
-        "false_alarm": [item.says_where for item in absent],
-        "rejected": [item.says_absent for item in absent],
-    }
+    says_where, says_absent = [item.says_where for item in absent], [item.says_absent for item in absent]
+    alarms = {"false_alarm": says_where, "rejected": says_absent}
     means |= bootstrap.means(alarms, [item.clip for item in absent])
     missed = [None if item.is_missing else item.says_absent for item in phrases]
     means |= bootstrap.means({"missed": missed}, [item.clip for item in phrases])
     ruled = [item for item in phrases if item.has_official]
     if ruled:
-        official: dict[str, list[float | None]] = {"iou": [item.iou_official for item in ruled]}
+        theirs = [item.iou_official for item in ruled]
+        official: dict[str, list[float | None]] = {"iou": theirs}
         for at in (*RECALLS, HIGH_OVERLAP):
-            official[f"R@{at:g}"] = [
-                None if iou is None else high_overlap(iou, at) for iou in official["iou"]
-            ]
+            official[f"R@{at:g}"] = [None if iou is None else high_overlap(iou, at) for iou in theirs]
         official["iou_as_is"] = [item.iou_as_is for item in ruled]
         means["official"] = bootstrap.means(official, [item.clip for item in ruled])
     recalls = {f"{at:g}": means.pop(f"r{at}") for at in RECALLS}
@@ -164,10 +161,7 @@ def _pooled(counts: Sequence[Counts], clips: Sequence[str], bootstrap: Bootstrap
     """`pooled_f1` with its interval over clips."""
     if pooled_f1(counts) is None:
         return NOT_MEASURED
-    hits, predicted, reference = zip(*counts, strict=True)
-    return bootstrap.ratio(
-        [2 * n for n in hits], [a + b for a, b in zip(predicted, reference, strict=True)], clips
-    )
+    return bootstrap.ratio([2 * n for n, _, _ in counts], [a + b for _, a, b in counts], clips)
 
 
 def _choice_scores(choices: Sequence[ScoredChoice], bootstrap: Bootstrap) -> ChoiceScores:
@@ -226,10 +220,7 @@ def _broken_down(
         if most_values is None or len(by_value) <= most_values:
             official, strict = broken_down[name] = {}, {}
             for value, alike in sorted(by_value.items()):
-                columns = {
-                    "official": [item.official for item in alike],
-                    "strict": [item.strict for item in alike],
-                }
+                columns = {field: [getattr(i, field) for i in alike] for field in ("official", "strict")}
                 clips = [item.clip for item in alike]
                 official[value], strict[value] = bootstrap.means(columns, clips).values()
     return broken_down
@@ -364,44 +355,24 @@ def _difference(
         if a.iou is not None and b.iou is not None  # a phrase that is not said has no place
     ]
     choices = [(a, b) for a, b in pairs if isinstance(a, ScoredChoice) and isinstance(b, ScoredChoice)]
-
-    official = [float(bool(b.official)) - bool(a.official) for a, b in choices]
-    strict = [float(bool(b.strict)) - bool(a.strict) for a, b in choices]
-    clips = [a.clip for a, _ in choices]
-    accuracy_official, p_accuracy_official = bootstrap.paired(official, clips)
-    accuracy_strict, p_accuracy_strict = bootstrap.paired(strict, clips)
-    iou, p_iou = bootstrap.paired([more for _, more in phrases], [clip for clip, _ in phrases])
-    n_only_model, n_only_other = official.count(-1.0), official.count(1.0)
-    cited = [
-        (a.evidence, b.evidence) for a, b in choices if a.evidence is not None and b.evidence is not None
-    ]
-    evidence_hit, p_evidence_hit = _paired(cited, "evidence_hit", bootstrap)
-    quote_truth, p_quote_truth = _paired(cited, "quote_truth", bootstrap)
-    return Difference(
-        model,
-        other,
-        n_choices=len(choices),
-        accuracy_official=accuracy_official,
-        n_phrases=len(phrases),
-        iou=iou,
-        accuracy_strict=accuracy_strict,
-        n_only_model=n_only_model,
-        n_only_other=n_only_other,
-        p_mcnemar=mcnemar_exact(n_only_model, n_only_other),
-        p_accuracy_official=p_accuracy_official,
-        p_accuracy_strict=p_accuracy_strict,
-        p_iou=p_iou,
-        evidence_hit=evidence_hit,
-        quote_truth=quote_truth,
-        p_evidence_hit=p_evidence_hit,
-        p_quote_truth=p_quote_truth,
-    )
+    official = [(a.clip, float(bool(b.official)) - bool(a.official)) for a, b in choices]
+    cited = [(a.evidence, b.evidence) for a, b in choices if a.evidence and b.evidence]
+    measures = {
+        "accuracy_official": official,
+        "accuracy_strict": [(a.clip, float(bool(b.strict)) - bool(a.strict)) for a, b in choices],
+        "iou": phrases,
+        **{name: _more(cited, name) for name in ("evidence_hit", "quote_truth")},
+    }
+    fields: dict[str, Any] = {}
+    for name, differences in measures.items():
+        values, clips = [value for _, value in differences], [clip for clip, _ in differences]
+        fields[name], fields[f"p_{name}"] = bootstrap.paired(values, clips)
+    n_only = [sum(value == side for _, value in official) for side in (-1, 1)]
+    fields |= {"n_only_model": n_only[0], "n_only_other": n_only[1], "p_mcnemar": mcnemar_exact(*n_only)}
+    return Difference(model, other, n_choices=len(choices), n_phrases=len(phrases), **fields)
 
 
-def _paired(
-    cited: Sequence[tuple[EvidenceCase, EvidenceCase]], name: str, bootstrap: Bootstrap
-) -> tuple[Mean | None, float | None]:
-    """What the other has more of a measure that is True or False, where it is known of both."""
+def _more(cited: Sequence[tuple[EvidenceCase, EvidenceCase]], name: str) -> list[tuple[str, float]]:
+    """By clip, what the other has more of a measure that is True or False, where it is known of both."""
     values = [(a.clip, getattr(a.cited, name), getattr(b.cited, name)) for a, b in cited]
-    known = [(clip, float(more) - float(less)) for clip, less, more in values if None not in (less, more)]
-    return bootstrap.paired([difference for _, difference in known], [clip for clip, _ in known])
+    return [(clip, float(more) - float(less)) for clip, less, more in values if None not in (less, more)]

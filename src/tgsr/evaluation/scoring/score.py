@@ -61,11 +61,8 @@ def read_predictions(path: StrPath) -> Predictions:
     """
     format_, read = _open(Path(path), None, is_log(Path(path)))
     predictions = list(read)
-    return Predictions(
-        format_,
-        responses=tuple(p for p in predictions if isinstance(p, Response)),
-        rows=tuple(p for p in predictions if isinstance(p, BenchmarkRow)),
-    )
+    responses = tuple(one for one in predictions if isinstance(one, Response))
+    return Predictions(format_, responses, tuple(one for one in predictions if isinstance(one, BenchmarkRow)))
 
 
 def score(
@@ -154,12 +151,8 @@ def _open(path: Path, known: Known | None, of_trainer: bool) -> tuple[Format, It
     if not of_trainer:
         return open_predictions(path, known)
     if known is not None and not known.questions:
-        raise RecordError(
-            None,
-            "is a trainer's log, whose questions are none of a benchmark's file",
-            str(path),
-            remedy=REMEDY,
-        )
+        problem = "is a trainer's log, whose questions are none of a benchmark's file"
+        raise RecordError(None, problem, str(path), remedy=REMEDY)
     return "tgsr", read_log(path, None if known is None else known.questions)
 
 
@@ -206,8 +199,7 @@ def _metrics(
             model: model_scores(scored, foreign.get(model, ()), bootstrap, collars)
             for model, scored in by_model.items()
         }
-        compared = differences(by_model, bootstrap)
-        no_words = None if spoken.files else spoken.why_unknown()
+        compared, no_words = differences(by_model, bootstrap), None if spoken.files else spoken.why_unknown()
         return replace(metrics, models=models, differences=compared, no_words=no_words)
     if spoken.is_given and not spoken.files:
         metrics = replace(metrics, no_words=spoken.why_unknown())

@@ -70,9 +70,8 @@ class Spoken:
         for path in self._given or self._found(os.path.dirname(audio)):
             if path not in self._places:
                 self._places[path] = _places_in(path, is_given=bool(self._given))
-            for place in chain.from_iterable(
-                self._places[path].get(name, ()) for name in (*ids, _stem(audio))
-            ):
+            names = (*ids, Path(audio).stem)
+            for place in chain.from_iterable(self._places[path].get(name, ()) for name in names):
                 clip = self._clip(place)
                 if duration is None or abs(clip.duration - duration) <= 2 * END_SLACK:
                     if clip.words:
@@ -88,15 +87,10 @@ class Spoken:
         return f"{', '.join(files)} has no clip of these ids and lengths with words: give --clips"
 
     def _find(self, audio_folder: str) -> list[Path]:
-        folders = [
-            folder / above for above in ("", audio_folder, f"{audio_folder}/..") for folder in self._folders
-        ]
+        names = ("", audio_folder, f"{audio_folder}/..")
+        folders = [folder / name for name in names for folder in self._folders]
         files = (Path(os.path.normpath(folder / CLIPS)) for folder in folders)
         return [path for path in dict.fromkeys(files) if path.is_file()]
-
-
-def _stem(audio: str) -> str:
-    return Path(audio).stem
 
 
 def _places_in(path: Path, is_given: bool) -> dict[str, list[_Place]]:
@@ -119,7 +113,7 @@ def _places_in(path: Path, is_given: bool) -> dict[str, list[_Place]]:
                     raise error.at(os.fspath(path), line) from None
                 continue
             audio = str(row.get("audio", row.get("path")))
-            for name in {str(row.get("id", audio)), _stem(audio)}:
+            for name in {str(row.get("id", audio)), Path(audio).stem}:
                 places.setdefault(name, []).append(place)
     if is_given and not places:
         raise RecordError(None, "holds no clips", os.fspath(path), remedy="give what `tgsr transcribe` wrote")

@@ -10,6 +10,7 @@ from tgsr.statistics.intervals import Mean, Quantiles, number, percent
 
 MOST_IDS = 5  # of a list that a note shows
 MOST_REASONS = 4
+NO_WORDS = "quote truth, errors of quoted words: no words known"
 SEGMENTS = (  # what segments of speech cannot say, where they stand in for the evidence
     "nobody marked which segment a question rests on, so that each is taken for evidence; times inside a segment are "
     "not known, so that only quotes that begin or end with one have that error; how long the clips are is not known, "
@@ -41,11 +42,8 @@ def evidence_lines(
     evidence, with whose place citations are not to be compared.
     """
     if not scores.n_citations:
-        missed = (
-            f": evidence hit 0 of {scores.n_with_evidence} questions with evidence"
-            if scores.n_with_evidence
-            else ""
-        )
+        n = scores.n_with_evidence
+        missed = f": evidence hit 0 of {n} questions with evidence" if n else ""
         return [f"{name}: no response cites any seconds{missed}"]
     lines = []
     if scores.n_with_evidence:
@@ -64,15 +62,12 @@ def evidence_lines(
             f"{_off(scores.end_error, scores.end_within)}"
         )
     else:
-        lines.append(
-            f"quote truth, errors of quoted words: no words known: {no_words or 'these clips have none'}"
-        )
+        lines.append(f"{NO_WORDS}: {no_words or 'these clips have none'}")
     places = []
     if scores.first_place.n:
         there = f" (the evidence: {percent(scores.evidence_first_place)})" if is_marked else ""
-        places.append(
-            f"first citation at the clip's first word or at 0: {percent(scores.first_place)}{there}"
-        )
+        place = "first citation at the clip's first word or at 0"
+        places.append(f"{place}: {percent(scores.first_place)}{there}")
     if scores.start_spread is not None:
         is_known = is_marked and scores.evidence_spread is not None
         there = f" (the evidence: {scores.evidence_spread:.2f} s)" if is_known else ""
@@ -109,12 +104,10 @@ def _group_lines(name: str, group: GroupScores, no_words: str | None) -> list[st
 
 def _ungrounded(scores: ChoiceScores) -> str | None:
     """That k looks perfect over lost grounding, where it does."""
-    evidence = scores.evidence
-    if evidence is None:
+    if (evidence := scores.evidence) is None:
         return None
-    return ungrounded(
-        scores.share_k1_official.value, evidence.evidence_hit.value, evidence.above_chance.value
-    )
+    k1 = scores.share_k1_official
+    return ungrounded(k1.value, evidence.evidence_hit.value, evidence.above_chance.value)
 
 
 def _unclear(scores: ChoiceScores | BenchmarkScores) -> str:
@@ -137,10 +130,8 @@ def summary(metrics: Metrics) -> str:
         if difference.accuracy_official is not None:
             points = _points(difference.accuracy_official)
             lines.append(f"{name}: accuracy {points}, {difference.n_choices} choices, paired")
-        for what, mean in (
-            ("evidence hit", difference.evidence_hit),
-            ("quote truth", difference.quote_truth),
-        ):
+        shares = {"evidence hit": difference.evidence_hit, "quote truth": difference.quote_truth}
+        for what, mean in shares.items():
             if mean is not None:
                 lines.append(f"{name}: {what} {_points(mean)}, {mean.n} choices, paired")
         if difference.iou is not None:
@@ -157,15 +148,10 @@ def summary(metrics: Metrics) -> str:
 def _owners_lines(scores: EvidenceScores | None, no_words: str | None) -> list[str]:
     """The same of an owner's file: of its predictions, or of traces beside them, with what segments cannot say."""
     if scores is None:
-        return (
-            [] if no_words is None else [f"quote truth, errors of quoted words: no words known: {no_words}"]
-        )
+        return [] if no_words is None else [f"{NO_WORDS}: {no_words}"]
     if not scores.n_with_evidence:
         return evidence_lines("predictions", scores, None)
-    return [
-        *evidence_lines("traces", scores, None, is_marked=False),
-        f"traces: {SEGMENTS}",
-    ]
+    return [*evidence_lines("traces", scores, None, is_marked=False), f"traces: {SEGMENTS}"]
 
 
 def notes(metrics: Metrics) -> list[str]:
@@ -180,10 +166,8 @@ def notes(metrics: Metrics) -> list[str]:
                 f"{name}: right by one of them only: {difference.n_only_other} and {difference.n_only_model}, "
                 f"p {_p(difference.p_accuracy_official)} swapping clips, {_p(difference.p_mcnemar)} McNemar"
             )
-        for what, p in (
-            ("evidence hit", difference.p_evidence_hit),
-            ("quote truth", difference.p_quote_truth),
-        ):
+        tests = {"evidence hit": difference.p_evidence_hit, "quote truth": difference.p_quote_truth}
+        for what, p in tests.items():
             if p is not None:
                 lines.append(f"{name}: {what}: p {_p(p)} swapping clips")
         if difference.n_phrases:
@@ -200,9 +184,8 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
         events = ", ".join(f"{number(f1)} at {at} s" for at, f1 in phrase.event_f1_by_collar.items())
         yield f"{model}: mIoU {number(phrase.iou)}, {recalls}; event-based F1 {events}"
         if phrase.official:
-            shares = [
-                f"{at} {percent(share)}" for at, share in phrase.official.items() if at.startswith("R@")
-            ]
+            of = phrase.official
+            shares = [f"{at} {percent(share)}" for at, share in of.items() if at.startswith("R@")]
             iou, whole_text = phrase.official["iou"], phrase.official["iou_as_is"]
             yield (
                 f"{model}: by the owner's script mIoU {number(iou)}, {', '.join(shares)}, {iou.n_unscored} left out; "
@@ -225,8 +208,7 @@ def _model_notes(model: str, scores: ModelScores) -> Iterator[str]:
         whole = "" if as_is is None else f", on whole completions {percent(as_is)}"
         yield (
             f"{model}, {name}: official accuracy {percent(benchmark.accuracy_official)}{whole}, "
-            f"strict {percent(benchmark.accuracy_strict)}, {benchmark.n} questions"
-            f"{_unclear(benchmark)}"
+            f"strict {percent(benchmark.accuracy_strict)}, {benchmark.n} questions{_unclear(benchmark)}"
         )
         yield from _benchmark_notes(f"{model}, {name}: ", benchmark)
     yield from _list_notes(f"{model}: ", scores, _LISTS_OF_MODEL)

@@ -39,12 +39,8 @@ from tgsr.rewards import completion_text
 
 Find = Callable[[str, str | None, str | None], Question | None]
 REMEDY = "give --questions, or put the questions.jsonl that was exported beside the log"
-FILES = (
-    "completions*.jsonl",
-    "completions*.parquet",
-    "[0-9]*.jsonl",
-    "train_data_step*.jsonl",
-)  # in a folder
+# In a folder.
+FILES = ("completions*.jsonl", "completions*.parquet", "[0-9]*.jsonl", "train_data_step*.jsonl")
 WORDINGS: tuple[Family, ...] = ("qwen_omni", "audio_flamingo3")  # B.1.1's and B.1.2's: all that there are
 
 
@@ -131,31 +127,25 @@ def read_log(path: Path, questions: Mapping[str, Question] | None = None) -> Ite
 def _logged(row: Row) -> Iterator[Logged]:
     """The completions of a row: one, or a table's."""
     if {"prompt", "completion"} <= row.keys():
-        kept = ("prompt", "completion", "solution", ASKED)
-        columns: dict[str, Any] = {name: row[name] for name in kept if name in row}
-        if (
-            not isinstance(row["prompt"], list)
-            or not isinstance(row["completion"], list)
-            or _is_messages(row["completion"])
-        ):
-            yield _one(columns, "prompt", "completion", "solution")
+        names = ("prompt", "completion", "solution")
+        columns: dict[str, Any] = {name: row[name] for name in (*names, ASKED) if name in row}
+        prompts, said = row["prompt"], row["completion"]
+        if not isinstance(prompts, list) or not isinstance(said, list) or _is_messages(said):
+            yield _one(columns, *names)
             return
         lengths = {name: len(column) for name, column in columns.items() if isinstance(column, list)}
         if len(set(lengths.values())) > 1:
             raise RecordError("completion", f"the table's columns differ in length: {lengths}")
-        for i in range(len(row["completion"])):
-            yield _one(
-                {name: column[i] for name, column in columns.items()}, "prompt", "completion", "solution"
-            )
+        for i in range(len(said)):
+            yield _one({name: column[i] for name, column in columns.items()}, *names)
     elif {"input", "output"} <= row.keys():
         yield _one(row, "input", "output", "gts")
     elif {"content", "rewards"} <= row.keys():
         yield _of_nemo_rl(row["content"])
     elif {"response", "messages"} <= row.keys():
         asked = [message for message in _items(row["messages"]) if message.get("role") == "user"]
-        yield _one(
-            {"solution": row.get("labels"), **row, "messages": asked}, "messages", "response", "solution"
-        )
+        answered = {"solution": row.get("labels"), **row, "messages": asked}
+        yield _one(answered, "messages", "response", "solution")
     elif {"prompt", "predict"} <= row.keys():
         yield _one(row, "prompt", "predict", "label")
     else:
@@ -180,18 +170,18 @@ def _is_messages(said: Any) -> bool:
 
 
 def _one(row: Mapping[str, Any], prompt: str, completion: str, target: str) -> Logged:
-    asked, right, sounds = row[prompt], row.get(target), row.get("audios")
+    asked, right, sounds, kept = (
+        row[prompt],
+        row.get(target),
+        row.get("audios"),
+        row.get(ASKED) or row.get(KEPT),
+    )
     if isinstance(asked, list):
         asked = completion_text([{**message, "role": "assistant"} for message in _items(asked)])
     sound = sounds[0] if isinstance(sounds, list) and len(sounds) == 1 else None
     sound = sound.get("path") if isinstance(sound, dict) else sound
-    return Logged(
-        str(asked),
-        completion_text(row[completion]),
-        right if isinstance(right, str) else None,
-        sound if isinstance(sound, str) else None,
-        row.get(ASKED) or row.get(KEPT),
-    )
+    right, sound = (text if isinstance(text, str) else None for text in (right, sound))
+    return Logged(str(asked), completion_text(row[completion]), right, sound, kept)
 
 
 def _items(messages: Any) -> list[dict[str, Any]]:
@@ -235,9 +225,8 @@ def _finder(questions: Iterable[Question]) -> Find:
             pieces = ((before + there)[-n:] for n in lengths)
         else:
             rest = squeezed[squeezed.rfind(_PHRASE) :]
-            pieces = (
-                rest[:n] for n in lengths if rest[n : n + 1] in ("", "<", "[")
-            )  # not the phrase's next word
+            # Not the phrase's next word.
+            pieces = (rest[:n] for n in lengths if rest[n : n + 1] in ("", "<", "["))
         return list(next((by_prompt[piece] for piece in pieces if piece in by_prompt), {}).values())
 
     @lru_cache(maxsize=4096)  # a prompt is answered many times in a row

@@ -241,10 +241,10 @@ def _n_finished(study: Study, ratings: Sequence[Rating]) -> int:
     return sum(given.issuperset(answers) for answers in wanted.values())
 
 
-def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str], difference: float = 0.5) -> int | None:
+def _n_items_needed(ratings: Sequence[Rating], systems: Sequence[str]) -> int | None:
     differences = _differences(ratings, "helpful", "system", systems[0], systems[-1]).values()
     deviation = stdev(differences) if len(differences) > 1 else 0.0
-    return n_for_difference(difference, deviation) if deviation > 0 else None
+    return n_for_difference(0.5, deviation) if deviation > 0 else None
 
 
 # --- how it is told ----------------------------------------------------------------------------------------

@@ -203,15 +203,8 @@ def read_index(
         for model, item in scored.items():
             if isinstance(item, ScoredChoice):
                 cases.setdefault(model, []).append(item)
-        by_key[key] = ViewedQuestion(
-            key,
-            question,
-            sound,
-            responses,
-            verdicts,
-            "\n".join(texts).lower(),
-            _disagree(question, list(verdicts.values())),
-        )
+        searched, disagree = "\n".join(texts).lower(), _disagree(question, list(verdicts.values()))
+        by_key[key] = ViewedQuestion(key, question, sound, responses, verdicts, searched, disagree)
     return Index(
         title=title or ", ".join(dict.fromkeys(Path(os.path.abspath(run)).name or str(run) for run in runs)),
         models=tuple(models),
@@ -244,10 +237,8 @@ def _clips_with_words(
 
 
 def _words(clips: Mapping[str, Sequence[Clip]], question: Question) -> tuple[Word, ...] | None:
-    alike = (
-        c for c in clips.get(question.clip_id, ()) if abs(c.duration - question.duration) <= 2 * END_SLACK
-    )
-    return next((clip.words for clip in alike), None)
+    named, length = clips.get(question.clip_id, ()), question.duration
+    return next((clip.words for clip in named if abs(clip.duration - length) <= 2 * END_SLACK), None)
 
 
 def _responses(path: Path, notes: list[str]) -> Iterator[Response]:
@@ -448,14 +439,9 @@ def item_row(index: Index, item: ViewedQuestion) -> dict[str, object]:
 
 
 def _word_row(words: Sequence[Word], n: int) -> dict[str, object]:
-    word, parted = words[n], is_parted(words, n)
-    return {
-        "word": word.text,
-        "start": word.start,
-        "end": word.end,
-        "speaker": word.speaker,
-        "parted": parted,
-    }
+    word = words[n]
+    said = {"word": word.text, "start": word.start, "end": word.end, "speaker": word.speaker}
+    return said | {"parted": is_parted(words, n)}
 
 
 def _values(question: Question, names: Sequence[str]) -> dict[str, object]:
@@ -503,8 +489,7 @@ def _response_row(
         "model": response.model,
         "text": response.text,
         "mentions": [
-            row | _place_row(places.get(mention.text_start))
-            for row, mention in zip(rows, mentions, strict=True)
+            row | _place_row(places.get(one.text_start)) for row, one in zip(rows, mentions, strict=True)
         ],
         "chosen": verdict.chosen,
         **_verdict_row(verdict),

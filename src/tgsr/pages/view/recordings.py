@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tgsr.answering.cascade import Cascade, Spoken, forget
@@ -144,10 +145,8 @@ class Shelf:
         recording.sound = self.asker.sounds.open(recording.path)
         cascade = self.cascade()
         if recording.sound.seconds > cascade.max_seconds:
-            hours = cascade.max_seconds / 3600
-            raise AudioError(
-                str(recording.path), f"is longer than the {hours:g} hours that are heard", "cut it"
-            )
+            problem = f"is longer than the {cascade.max_seconds / 3600:g} hours that are heard"
+            raise AudioError(str(recording.path), problem, "cut it")
         recording.tell("sound", seconds=recording.sound.seconds)
 
         def told(done: Seconds, whole: Seconds) -> None:
@@ -195,15 +194,8 @@ def heard_row(recording: Recording, limits: str) -> dict[str, object]:
 def download(recording: Recording, to: Format) -> tuple[str, str]:
     """The words in a format of `tgsr transcribe --to`, and the header that names the file."""
     assert recording.spoken is not None
-    said = recording.spoken.transcript
-    clip = Clip(
-        recording.name,
-        recording.name,
-        said.duration,
-        said.words,
-        language=said.language,
-        flags=said.flags,
-        holes=said.holes,
-    )
+    said, name = recording.spoken.transcript, recording.name
+    more: dict[str, Any] = {"language": said.language, "flags": said.flags, "holes": said.holes}
+    clip = Clip(name, name, said.duration, said.words, **more)
     stem = os.path.splitext(recording.name)[0] or "recording"
     return written(clip, to), f"attachment; filename*=UTF-8''{quote(stem + SUFFIXES[to])}"
