@@ -80,15 +80,13 @@ def whole(path: StrPath) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        try:
+        with _gone_after(half):
             yield half
             with half.open("rb+") as file:
                 os.fsync(file.fileno())
             if target.exists():
                 half.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(half, target)
-        finally:
-            half.unlink(missing_ok=True)
 
 
 def write_whole(path: StrPath, content: str | bytes) -> None:
@@ -108,16 +106,14 @@ def whole_folder(path: StrPath) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
         half = target.with_name(half_name())
-        half.mkdir()
-        try:
+        with _gone_after(half):
+            half.mkdir()
             yield half
             try:
                 half.rename(target)
             except OSError:
                 if not target.is_dir():
                     raise
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
 
 
 @contextmanager
@@ -131,15 +127,32 @@ def whole_files(folder: StrPath) -> Iterator[Path]:
         target.mkdir(parents=True, exist_ok=True)
         sweep(target)
         half = target / half_name()
-        half.mkdir()
-        try:
+        with _gone_after(half):
+            half.mkdir()
             yield half
             for path in sorted(half.rglob("*")):
                 if path.is_file():
                     with whole(target / path.relative_to(half)) as file:
                         os.replace(path, file)
+
+
+@contextmanager
+def _gone_after(half: Path) -> Iterator[None]:
+    """After the block the unfinished file or folder is gone, also where Ctrl-C comes while it is removed."""
+    try:
+        yield
+    finally:
+        try:
+            _remove(half)
         finally:
-            shutil.rmtree(half, ignore_errors=True)
+            _remove(half)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def half_name() -> str:
@@ -155,10 +168,7 @@ def sweep(folder: Path) -> None:
     """
     for path in folder.glob(f"{HALF}*"):
         if is_left_behind(path):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(path)
 
 
 _SUFFIX = re.compile(r"\.\w{1,16}")
