@@ -1,6 +1,7 @@
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -407,3 +408,20 @@ def test_a_sound_track_has_the_same_errors(tmp_path: Path) -> None:
         audio.duration(tmp_path / "b.mp4")
     with pytest.raises(AudioError, match="no such file"):
         audio.load(tmp_path / "c.mp4")
+
+
+@pytest.mark.parametrize("hear", [load, lambda path: list(audio.stream(path))])
+def test_a_flac_that_is_damaged_in_its_middle_is_an_error_however_it_is_read(
+    hear: Callable[[Path], object], tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, 10 * SAMPLE_RATE)
+    sf.write(path := tmp_path / "a.flac", noise, SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(n * 7 % 256 for n in range(3000))
+    path.write_bytes(content)
+    assert audio.duration(path) == 10.0  # by the header, which is whole
+    with pytest.raises(
+        AudioError, match=r"a\.flac: decoding fails after .* s \(.*\); copy or download it again"
+    ):
+        hear(path)

@@ -348,10 +348,7 @@ def _decode_mono(
             mono[n_read : n_read + len(block)] = mean.of(block)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        seconds = (first + n_read) / file.samplerate
-        raise AudioError(
-            name, f"decoding fails after {seconds:.2f} s ({error.error_string})", FETCH_AGAIN
-        ) from error
+        raise _undecoded(name, (first + n_read) / file.samplerate, error) from error
     rate = file.samplerate
     require_whole(name, (first + n_frames) / rate, (first + n_read) / rate, HEADER_SLACK)
     if n_read == 0:
@@ -360,12 +357,21 @@ def _decode_mono(
     return mono[:n_read]
 
 
+def _undecoded(name: str, heard: Seconds, error: sf.LibsndfileError) -> AudioError:
+    return AudioError(name, f"decoding fails after {heard:.2f} s ({error.error_string})", FETCH_AGAIN)
+
+
 def _blocks(name: str, file: sf.SoundFile, channel: int | None) -> Iterator[Piece]:
-    """The channel, or the mean of all, block by block. AudioError where they cancel each other."""
-    mean = Mono(name, channel)
+    """The channel, or the mean of all, block by block. AudioError as `_decode_mono`, where it comes to that."""
+    mean, n_read, n_frames, rate = Mono(name, channel), 0, file.frames, file.samplerate
     with file:
-        for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
-            yield file.samplerate, mean.of(block)
+        try:
+            for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+                n_read += len(block)
+                yield rate, mean.of(block)
+        except sf.LibsndfileError as error:
+            raise _undecoded(name, n_read / rate, error) from error
+    require_whole(name, n_frames / rate, n_read / rate, HEADER_SLACK)
     mean.require_sound()
 
 
