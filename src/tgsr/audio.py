@@ -240,8 +240,13 @@ def _counted(path: StrPath) -> sf.SoundFile | None:
 
     AudioError for a file that is missing or empty, and where its header says that it is cut off.
     """
-    _require_file(path)
     name = os.fspath(path)
+    with sound_track.given(name):
+        _require_file(path)
+        return _opened(name)
+
+
+def _opened(name: str) -> sf.SoundFile | None:
     if Path(name).suffix.lower() == ".raw":
         raise AudioError(name, "raw samples have no header that gives their rate", SAY_RATE)
     sound_track.require_all_of_wav(name)
