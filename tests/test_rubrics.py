@@ -132,3 +132,19 @@ def test_a_submission_needs_no_rubrics(tmp_path, capsys):
     assert "is in no row" in capsys.readouterr().err
     assert main(given) == 2
     assert "give --judge, --submission, or both" in capsys.readouterr().err
+
+
+def test_of_no_answer_there_is_no_submission(tmp_path, capsys):
+    meta = written(tmp_path / "meta.jsonl", [asked(0)])
+    (tmp_path / "none.jsonl").touch()
+    given = [
+        "rubrics",
+        str(tmp_path / "none.jsonl"),
+        "--questions",
+        str(meta),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*given, "--submission", str(tmp_path / "again.jsonl")]) == 2
+    assert capsys.readouterr().err == f"tgsr: {tmp_path / 'none.jsonl'}: holds no answer\n"
+    assert not (tmp_path / "again.jsonl").exists()

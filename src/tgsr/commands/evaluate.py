@@ -510,6 +510,8 @@ def rubrics(args: argparse.Namespace) -> None:
     for path in args.predictions:
         for answer in read_answers(path, errors, questions=args.questions):
             by_model.setdefault(answer.response.model, []).append(answer)
+    if not any(by_model.values()):
+        raise NothingDone(f"{args.predictions[0]}: holds no answer")
     if args.submission:
         write_jsonl(args.submission, submission(list(chain.from_iterable(by_model.values()))))
         print(args.submission)
