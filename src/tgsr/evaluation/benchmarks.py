@@ -168,10 +168,11 @@ def questions_of(
         if unclear and errors is None:
             raise next(iter(unclear.values()))
         if unclear and errors is not None:
-            rows = {at: json.dumps(as_row(there[at]), ensure_ascii=False) for at in unclear}
-            _list_bad(
-                errors, [Bad(str(path), str(why), None, "audio", rows[at]) for at, why in unclear.items()]
-            )
+            listed = [
+                Bad(str(path), str(why), None, "audio", json.dumps(as_row(there[at]), ensure_ascii=False))
+                for at, why in unclear.items()
+            ]
+            _list_bad(errors, listed)
             log.warning("%s: the sound of %d questions is unclear; see %s", path, len(unclear), errors)
         return [question for at, question in enumerate(there) if at not in unclear]
     rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))
