@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tgsr.cli import script
 from tgsr.engine.features import FeatureCache, hear
 from tgsr.engine.shared_prefix import Branch, branch_logps, listen
 from tgsr.models.load import load
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -33,6 +33,7 @@ from tgsr import audio
 from tgsr.answering.cascade import Cascade, load_cascade
 from tgsr.answering.conversation import Conversation
 from tgsr.answering.passages import Passages, evidence, least_score, matches
+from tgsr.cli import script
 from tgsr.data.transcribe.transcript import ENGLISH
 from tgsr.data.transcribe.whisper import SOURCE, Transcript
 from tgsr.models.packaged_weights import cache_folder
@@ -251,4 +252,4 @@ def join_five_minutes(cascade: Cascade, folder: Path, calls: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -34,6 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tgsr import audio
+from tgsr.cli import script
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.evaluation.behaviour.audiology_verify import SIMILARITIES, similarity, spoken
 from tgsr.records import Clip, read_clips, resolve_audio
@@ -304,4 +305,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

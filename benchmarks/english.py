@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tgsr.cli import script
 from tgsr.disk.jsonl import row_of
 from tgsr.overlap import high_overlap
 from tgsr.records import Question, read_questions
@@ -220,4 +221,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

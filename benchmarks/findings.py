@@ -28,6 +28,7 @@ import numpy as np
 from robustness import CONDITIONS, folder_of
 
 from tgsr.choices import correct_letter
+from tgsr.cli import script
 from tgsr.disk.whole import whole, write_whole
 from tgsr.evaluation.scoring.items import ScoredChoice, ScoredPhrase, score_response
 from tgsr.evaluation.scoring.spoken import Spoken
@@ -738,4 +739,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -26,6 +26,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.check.sound import word_errors
+from tgsr.cli import script
 from tgsr.data.transcribe.spelling import spell
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.models.packaged_weights import whisper
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

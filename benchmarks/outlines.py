@@ -26,6 +26,7 @@ from asking import FOLDER
 from tgsr.answering.cascade import packaged_embeddings
 from tgsr.answering.outline import Sentences, stretches
 from tgsr.answering.passages import Passages
+from tgsr.cli import script
 from tgsr.statistics.intervals import bootstrap_mean
 from tgsr.timeline import Seconds, Word
 
@@ -214,4 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

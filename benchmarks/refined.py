@@ -20,6 +20,7 @@ import numpy as np
 from tgsr import audio
 from tgsr.answering.cascade import Cascade, found, load_cascade
 from tgsr.answering.in_windows import refined
+from tgsr.cli import script
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.questions.phrases import phrase_questions
 from tgsr.miniature.english_lessons import plainly
@@ -125,4 +126,4 @@ def measure(listener: Lalm, paths: Sequence[Path], n_phrases: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -18,6 +18,7 @@ import numpy as np
 import soxr
 
 from tgsr import audio
+from tgsr.cli import script
 from tgsr.records import Clip, Question, read_clips, read_questions, resolve_audio, write_jsonl
 from tgsr.timeline import Seconds, Span
 
@@ -126,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

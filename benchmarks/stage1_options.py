@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from tgsr.answering.predict import predict_to_file
+from tgsr.cli import script
 from tgsr.engine.features import FeatureCache
 from tgsr.llm.decoding import GREEDY
 from tgsr.models.audio_flamingo3 import AudioFlamingo3
@@ -188,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

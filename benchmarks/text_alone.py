@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tgsr.cli import script
 from tgsr.records import Question, read_questions
 
 N_FEATURES = 1 << 16
@@ -93,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

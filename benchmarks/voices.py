@@ -22,6 +22,7 @@ import numpy as np
 
 from tgsr import audio
 from tgsr.audio import SAMPLE_RATE, Samples
+from tgsr.cli import script
 from tgsr.data.corpora.multispeaker import SPEAKER
 from tgsr.data.corpora.spoken_english import sentences
 from tgsr.data.transcribe.parts import Part
@@ -164,4 +165,4 @@ def write_rttm(folder: Path, name: str, true: Sequence[Event], found: Sequence[E
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

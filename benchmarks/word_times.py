@@ -35,6 +35,7 @@ from hearing import plain
 
 from tgsr import audio
 from tgsr.audio import SAMPLE_RATE
+from tgsr.cli import script
 from tgsr.data.corpora.spoken_digits import DIGITS, compose, recordings, trim
 from tgsr.data.transcribe.speech import runs
 from tgsr.records import Clip, read_clips
@@ -739,4 +740,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
+from tgsr.cli import script
 from tgsr.models.load import multiplies_bfloat16
 from tgsr.models.packaged_weights import sentence_model
 
@@ -468,4 +469,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(script(main))

@@ -1,7 +1,11 @@
+import errno
 import io
 import pickle
 import struct
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -407,3 +411,56 @@ def test_a_sound_track_has_the_same_errors(tmp_path: Path) -> None:
         audio.duration(tmp_path / "b.mp4")
     with pytest.raises(AudioError, match="no such file"):
         audio.load(tmp_path / "c.mp4")
+
+
+@pytest.mark.parametrize("hear", [load, lambda path: list(audio.stream(path))])
+def test_a_flac_that_is_damaged_in_its_middle_is_an_error_however_it_is_read(
+    hear: Callable[[Path], object], tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, 10 * SAMPLE_RATE)
+    sf.write(path := tmp_path / "a.flac", noise, SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(n * 7 % 256 for n in range(3000))
+    path.write_bytes(content)
+    assert audio.duration(path) == 10.0  # by the header, which is whole
+    with pytest.raises(
+        AudioError, match=r"a\.flac: decoding fails after .* s \(.*\); copy or download it again"
+    ):
+        hear(path)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError(errno.ENOENT, "No such file or directory"), OSError(5, "I/O error")]
+)
+def test_a_file_that_goes_while_it_is_read_is_an_error_of_its_own(
+    name: str, error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk over a network a file may be there, and not be given: at each of the places where it is opened."""
+    sf.write(path := tmp_path / name, np.zeros(SAMPLE_RATE) + 0.1, SAMPLE_RATE)
+    real, n_opened = open, [0]
+
+    def opened(file: object, *how: Any) -> Any:
+        n_opened[0] += file == str(path)
+        if file == str(path) and n_opened[0] == fails_at:
+            raise error
+        return real(file, *how)
+
+    monkeypatch.setattr("builtins.open", opened)
+    for fails_at in (1, 2, 3, 0):
+        n_opened[0] = 0
+        if fails_at:
+            with suppress(AudioError):
+                load(path)
+        else:
+            load(path)
+    fails_at, n_opened[0] = 1, 0
+    with pytest.raises(
+        AudioError, match=rf"{name}: cannot be read \({error.strerror}\); see that it is there"
+    ):
+        load(path)
+    monkeypatch.setattr("os.path.getsize", lambda name: opened(name))
+    n_opened[0] = 0
+    with pytest.raises(AudioError, match="cannot be read"):
+        audio.duration(path)

@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +142,44 @@ def test_a_file_that_cannot_be_heard_is_named_and_the_others_answer(
     for path in folder.glob("*.wav"):
         path.unlink()
     assert run("ask", folder, "two sailors sang", "--phrase") == 2
+
+
+def test_a_file_that_is_damaged_behind_its_header_is_left_out_and_so_is_one_that_is_too_long(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).uniform(-0.9, 0.9, 10 * audio.SAMPLE_RATE)
+    for name, samples in (("damaged.flac", noise), ("long.wav", np.tile(noise, 2)), ("whole.wav", noise)):
+        soundfile.write(tmp_path / name, samples, audio.SAMPLE_RATE)
+    content = bytearray((tmp_path / "damaged.flac").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(n * 7 % 256 for n in range(3000))
+    (tmp_path / "damaged.flac").write_bytes(content)
+    model: Any = SimpleNamespace(name="m", max_seconds=15.0, longer="cut it")
+    one = Conversation(model, sorted(tmp_path.iterdir()))
+    wrong = [str(error) for error in one.hear()]
+    assert one.recordings == [tmp_path / "whole.wav"]
+    assert wrong[0].startswith(f"{tmp_path / 'damaged.flac'}: decoding fails after ")
+    assert len(wrong) == 2
+    assert "20" in wrong[1]
+
+
+def test_a_recording_that_goes_is_one_questions_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, n_asked = Conversation.ask, []
+
+    def gone_once(self: Conversation, *asked: Any, **how: Any) -> list[Answer]:
+        n_asked.append(1)
+        if len(n_asked) == 1:
+            raise AudioError("ships.wav", "no such file", "check the path")
+        return real(self, *asked, **how)
+
+    monkeypatch.setattr(Conversation, "ask", gone_once)
+    monkeypatch.setattr("sys.stdin", io.StringIO("sailors sang\nthe budget was cut"))
+    assert run("ask", folder / "budget.wav", "--phrase", "--json", "--model", "cascade") == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0]["error"] == "ships.wav: no such file; check the path"
+    assert rows[1]["evidence"]
 
 
 @pytest.mark.parametrize(

@@ -443,6 +443,28 @@ def test_an_adapter_whose_base_was_moved_says_where_its_new_path_goes(folder: Pa
     assert torch.equal(logps(load(str(tmp_path / "sta"))), expected)
 
 
+def test_adapters_that_are_each_others_base_are_refused_by_name(folder: Path, tmp_path: Path) -> None:
+    for name, base in (("one", "../other"), ("other", "../one")):
+        save_adapter(load(str(folder)), tmp_path / name)
+        described = json.loads((tmp_path / name / "adapter.json").read_text())
+        (tmp_path / name / "adapter.json").write_text(json.dumps({**described, "base": base}))
+    for name in ("one", "other"):
+        with pytest.raises(
+            ModelError, match=f"{name}: is an adapter on itself, by the bases that 2 adapters name"
+        ):
+            load(str(tmp_path / name))
+        assert len(files_of(str(tmp_path / name))) == 4  # of each its adapter.json and its weights
+
+
+def test_adapters_of_another_trainer_that_are_each_others_base_are_refused(tmp_path: Path) -> None:
+    for name, base in (("one", "other"), ("other", "one")):
+        (tmp_path / name).mkdir()
+        about = {"peft_type": "LORA", "base_model_name_or_path": str(tmp_path / base)}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(about))
+    with pytest.raises(ModelError, match="one: is an adapter on itself"):
+        load(str(tmp_path / "one"))
+
+
 @pytest.mark.parametrize(
     ("file", "changes", "says"),
     [

@@ -16,6 +16,7 @@ from tgsr.audio import SAMPLE_RATE, save_wav
 from tgsr.data.corpora.spoken_digits import compose
 from tgsr.data.corpora.which import corpus_of
 from tgsr.data.questions.phrases import plain_word
+from tgsr.data.transcribe.clips import Transcription, sound_at, transcribe_rows
 from tgsr.data.transcribe.whisper import FasterWhisper
 from tgsr.data.transcribe.whisper_timestamped import WhisperTimestamped
 from tgsr.data.transcribe.whisper_transformers import TransformersWhisper
@@ -68,6 +69,25 @@ def test_a_folder_of_sound_gets_words_flags_and_an_errors_file(
     assert "; 1 left out, see " in written
     assert cli.main(["build", "sta", "--clips", str(out), "--out", str(tmp_path / "sta")]) == 0
     assert read_questions(tmp_path / "sta" / "questions.jsonl")
+
+
+def test_a_sound_that_fails_while_it_is_heard_is_named_without_the_way_to_it(tmp_path: Path) -> None:
+    """With --to what is heard is kept in the cache, from where a recording is a long way up and down."""
+    (tmp_path / "disk" / "cache").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "cache")
+    sound = tmp_path / "talks" / "a.flac"
+    sound.parent.mkdir()
+    soundfile.write(sound, np.random.default_rng(0).uniform(-0.9, 0.9, 160_000), 16_000)
+    content = bytearray(sound.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 3000] = bytes(n * 7 % 256 for n in range(3000))
+    sound.write_bytes(content)
+    clip = {"id": "a", "audio": "../../talks/a.flac", "duration": 10.0, "words": []}
+    made = transcribe_rows(Transcription(root=str(tmp_path / "link")), [clip])
+    assert [bad.file for bad in made.bad] == [str(sound)]
+    assert made.bad[0].error.startswith(f"{sound}: decoding fails after ")
+    assert sound_at(str(tmp_path / "link"), "x/../b.wav") == tmp_path / "disk/cache/x/../b.wav"
+    assert sound_at("/root", "/other/b.wav") == Path("/other/b.wav")
 
 
 def test_too_many_bad_files_fail_the_command(

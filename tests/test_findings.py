@@ -6,6 +6,8 @@ import gzip
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -107,6 +109,28 @@ def test_runs_that_answered_other_questions_are_refused(runs: Callable[..., Path
     write_jsonl(path, read_responses(path)[1:])
     with pytest.raises(SystemExit, match="did not answer the same questions"):
         findings.gather(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("robustness.py none.jsonl --out o", "robustness.py: none.jsonl: No such file or directory\n"),
+        ("robustness.py q.jsonl --out o", "robustness.py: clips.jsonl: No such file or directory\n"),
+        ("findings.py short none.jsonl 3", "findings.py: none.jsonl: No such file or directory\n"),
+        ("findings.py answers none.jsonl o", "findings.py: none.jsonl: No such file or directory\n"),
+        ("findings.py tables none.gz --out o", "findings.py: none.gz: No such file or directory\n"),
+        ("findings.py short bad.jsonl 3", "findings.py: bad.jsonl:1: is not JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_message(words: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").touch()
+    (tmp_path / "bad.jsonl").write_text("x\n")
+    name, *rest = words.split()
+    command = [sys.executable, str(Path(__file__).parent.parent / "benchmarks" / name), *rest]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(says)
+    assert not (tmp_path / "o").exists()
 
 
 def test_another_machines_models_are_gathered_onto_the_earlier_ones(

@@ -118,3 +118,38 @@ def test_a_lock_that_cannot_say_who_holds_it_is_not_left_behind(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handled)
     assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_in_the_instant_before_the_lock_goes_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, n_came = Path.unlink, []
+
+    def come_before(path: Path, missing_ok: bool = False) -> None:
+        if not n_came:
+            n_came.append(1)
+            raise KeyboardInterrupt
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", come_before)
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / "answers.jsonl"):
+        pass
+    assert n_came
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_in_the_instant_after_the_lock_went_leaves_the_next_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have made its own by then."""
+    real = Path.unlink
+
+    def come_after(path: Path, missing_ok: bool = False) -> None:
+        real(path, missing_ok=missing_ok)
+        path.write_text("another one's")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", come_after)
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / "answers.jsonl"):
+        pass
+    assert (tmp_path / ".answers.jsonl.lock").read_text() == "another one's"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -311,3 +312,15 @@ def test_nothing_to_show_is_said(
 ) -> None:
     assert main(["view", *words]) == 2
     assert problem in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_page_is_served_leaves_no_folder_of_sounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> Shelf:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Shelf, "of", interrupted)
+    assert main(["view", "--model", "cascade", "--port", "0"]) == 130
+    assert list(tmp_path.iterdir()) == []

@@ -118,3 +118,33 @@ def test_a_file_without_rubrics_is_said_so(tmp_path):
         read_rubrics(written(tmp_path / "old.jsonl", [asked(0, rubric=None)]))
     with pytest.raises(RecordError, match=r"bad\.jsonl:1.*scoring_point"):
         read_rubrics(written(tmp_path / "bad.jsonl", [asked(0, rubric=[{"name": "a"}])]))
+
+
+def test_a_submission_needs_no_rubrics(tmp_path, capsys):
+    """The challenge's own test file has none."""
+    meta = written(tmp_path / "meta.jsonl", [asked(0, rubric=None)])
+    rows = [{"id": "x0", "thinking_prediction": "I hear it.", "answer_prediction": "red"}]
+    sent = written(tmp_path / "model.jsonl", rows)
+    given = ["rubrics", str(sent), "--questions", str(meta), "--out", str(tmp_path / "out")]
+    assert main([*given, "--submission", str(tmp_path / "again.jsonl")]) == 0
+    assert (tmp_path / "again.jsonl").read_text() == sent.read_text()
+    assert main([*given, "--judge", "http://127.0.0.1:9/v1#j"]) == 2
+    assert "is in no row" in capsys.readouterr().err
+    assert main(given) == 2
+    assert "give --judge, --submission, or both" in capsys.readouterr().err
+
+
+def test_of_no_answer_there_is_no_submission(tmp_path, capsys):
+    meta = written(tmp_path / "meta.jsonl", [asked(0)])
+    (tmp_path / "none.jsonl").touch()
+    given = [
+        "rubrics",
+        str(tmp_path / "none.jsonl"),
+        "--questions",
+        str(meta),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*given, "--submission", str(tmp_path / "again.jsonl")]) == 2
+    assert capsys.readouterr().err == f"tgsr: {tmp_path / 'none.jsonl'}: holds no answer\n"
+    assert not (tmp_path / "again.jsonl").exists()

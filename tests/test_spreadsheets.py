@@ -12,6 +12,7 @@ from tgsr import cli
 from tgsr.disk.rows import Entry, number_in, seconds_in, table
 from tgsr.disk.sound_folder import SoundFolder
 from tgsr.errors import Bad, ImportFileError, RecordError
+from tgsr.evaluation.benchmarks import questions_of
 from tgsr.evaluation.owners.joining import Joining
 from tgsr.evaluation.scoring.importing import Imported, import_predictions
 from tgsr.records import Question, Response, moved, question_of, read_responses, write_jsonl
@@ -282,6 +283,41 @@ def test_records_whose_sound_is_not_in_the_folder_stay_and_none_at_all_is_an_err
     assert moved(questions, None) == questions
     with pytest.raises(RecordError, match="holds none of the 1 sound files, such as two"):
         moved(questions[1:], tmp_path)
+
+
+def test_sound_that_may_be_either_of_two_files_is_one_rows_trouble(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a/one.wav", "b/one.wav", "b/two.wav"):
+        (tmp_path / "sounds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sounds" / name).touch()
+    sounds = tmp_path / "sounds"
+    questions = [
+        Question(f"q{n}", name, f"{name}.wav", 1.0, "phrase", "?", phrase="a b")
+        for n, name in enumerate(("one", "two", "one", "three"))
+    ]
+    path, errors = tmp_path / "questions.jsonl", tmp_path / "p.jsonl.errors.jsonl"
+    write_jsonl(path, questions)
+    for _ in range(2):  # the second time nothing is added
+        asked = questions_of(path, sounds, errors=errors)
+        assert [(q.id, q.audio) for q in asked] == [("q1", str(sounds / "b/two.wav")), ("q3", "three.wav")]
+        listed = [json.loads(line) for line in errors.read_text().splitlines()]
+        assert [json.loads(row["row"])["id"] for row in listed] == ["q0", "q2"]
+        assert {row["field"] for row in listed} == {"audio"}
+        said = f"one.wav may be {sounds / 'a/one.wav'} or {sounds / 'b/one.wav'}"
+        assert all(said in row["error"] for row in listed)
+    with pytest.raises(RecordError, match=r"one.wav may be"):
+        questions_of(path, sounds)
+    assert [q.audio for q in moved(questions, sounds)] == [
+        *("one.wav", str(sounds / "b/two.wav"), "one.wav", "three.wav")
+    ]
+    assert (
+        f"{said}; give --audio a folder that holds one of them (2 rows in all); left where its row"
+        in caplog.text
+    )
+    write_jsonl(path, questions[:1])
+    with pytest.raises(RecordError, match=r"one.wav may be"):  # nothing is left
+        questions_of(path, sounds, errors=tmp_path / "other.jsonl")
 
 
 def test_every_command_that_opens_the_sound_of_records_takes_audio() -> None:

@@ -668,11 +668,39 @@ def test_clips_that_cannot_be_heard_are_recorded_and_the_run_goes_on(
     train_sta(config, tmp_path / "split", split)
     assert len((tmp_path / "split" / "errors.jsonl").read_text().splitlines()) == 1
 
-    for row in rows:
-        row["audio"] = "gone.wav"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(RunError, match="none of its 1 clips can be heard"):
-        train_sta(config, tmp_path / "none", cache)
+
+@pytest.mark.parametrize("stage", ["sta", "grpo", "sft"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"audio": "gone.wav"}, "gone.wav: no such file"),
+        ({"duration": 9000.0}, 'and its row\'s "duration" is 9000'),
+    ],
+)
+def test_that_no_clip_can_be_heard_is_said_before_a_model_is_loaded(
+    phrases: Path, choices: Path, tmp_path: Path, stage: str, change: dict[str, object], says: str
+) -> None:
+    given = phrases if stage == "sta" else choices
+    rows = [replace(q, audio=str(given.parent / q.audio)) for q in read_questions(given)]
+    rows = [replace(row, **change) for row in rows]
+    path = tmp_path / "rows.jsonl"
+    write_jsonl(path, rows if stage != "sft" else [Response(row, "m", "a") for row in rows])
+    n_clips = len({row.audio for row in rows})
+
+    def load(*_: object) -> AudioFlamingo3:
+        raise AssertionError("loaded")
+
+    train, config = {
+        "sta": (sta.train_sta, STA),
+        "grpo": (rl.train_grpo, GRPO),
+        "sft": (sft.train_sft, SftConfig(responses=str(path))),
+    }[stage]
+    config = config if stage == "sft" else replace(config, questions=str(path))
+    with pytest.raises(
+        RunError, match=rf"rows.jsonl: none of its {n_clips} clips can be heard; the first: .*{says}"
+    ):
+        train(config, tmp_path / "run", FeatureCache(tmp_path / "cache"), load)
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_for_testing_is_not_trained_on(

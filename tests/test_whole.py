@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
@@ -436,3 +437,31 @@ def test_a_death_leaves_nothing_whatever_the_files_name_ends_with(tmp_path: Path
     sweep.cache_clear()
     write_whole(tmp_path / name, "whole")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("writes", "removal"), [(whole, "unlink"), (whole_folder, "rmtree"), (whole_files, "rmtree")]
+)
+def test_ctrl_c_in_the_middle_of_the_removal_leaves_nothing(
+    tmp_path: Path, writes: Callable[..., object], removal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = Path if removal == "unlink" else shutil
+    real, n_came = getattr(owner, removal), []
+
+    def come_before(path: Path, **how: bool) -> None:
+        if not n_came:
+            n_came.append(1)
+            raise KeyboardInterrupt
+        real(path, **how)
+
+    monkeypatch.setattr(owner, removal, come_before)
+
+    def stopped() -> None:
+        with writes(tmp_path / "out") as half:
+            (half / "a.json" if half.is_dir() else half).write_text("half")
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert n_came
+    assert not list(tmp_path.rglob(".half-*"))

@@ -227,8 +227,13 @@ def _counted(path: StrPath) -> sf.SoundFile | None:
 
     AudioError for a file that is missing or empty, and where its header says that it is cut off.
     """
-    _require_file(path)
     name = os.fspath(path)
+    with sound_track.given(name):
+        _require_file(path)
+        return _opened(name)
+
+
+def _opened(name: str) -> sf.SoundFile | None:
     if Path(name).suffix.lower() == ".raw":
         raise AudioError(name, "raw samples have no header that gives their rate", SAY_RATE)
     sound_track.require_all_of_wav(name)
@@ -326,8 +331,7 @@ def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int, chann
             mono[n_read : n_read + len(block)] = mean.of(block)
             n_read += len(block)
     except sf.LibsndfileError as error:
-        problem = f"decoding fails after {(first + n_read) / rate:.2f} s ({error.error_string})"
-        raise AudioError(name, problem, FETCH_AGAIN) from error
+        raise _undecoded(name, (first + n_read) / rate, error) from error
     require_whole(name, (first + n_frames) / rate, (first + n_read) / rate, HEADER_SLACK)
     if n_read == 0:
         raise AudioError(name, f"no sample could be decoded at {first / rate:.2f} s", FETCH_AGAIN)
@@ -335,12 +339,21 @@ def _decode_mono(name: str, file: sf.SoundFile, first: int, n_frames: int, chann
     return mono[:n_read]
 
 
+def _undecoded(name: str, heard: Seconds, error: sf.LibsndfileError) -> AudioError:
+    return AudioError(name, f"decoding fails after {heard:.2f} s ({error.error_string})", FETCH_AGAIN)
+
+
 def _blocks(name: str, file: sf.SoundFile, channel: int | None) -> Iterator[Piece]:
-    """The channel, or the mean of all, block by block. AudioError where they cancel each other."""
-    mean = Mono(name, channel)
+    """The channel, or the mean of all, block by block. AudioError as `_decode_mono`, where it comes to that."""
+    mean, n_read, n_frames, rate = Mono(name, channel), 0, file.frames, file.samplerate
     with file:
-        for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
-            yield file.samplerate, mean.of(block)
+        try:
+            for block in file.blocks(BLOCK_FRAMES, dtype="float32", always_2d=True):
+                n_read += len(block)
+                yield rate, mean.of(block)
+        except sf.LibsndfileError as error:
+            raise _undecoded(name, n_read / rate, error) from error
+    require_whole(name, n_frames / rate, n_read / rate, HEADER_SLACK)
     mean.require_sound()
 
 

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TextIO
@@ -163,6 +163,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"tgsr: {_told(error)}; {DISK_REMEDIES[error.errno]} and run the same command again",
             file=sys.stderr,
         )
+        return 2
+    return 0
+
+
+def script(run: Callable[[], None]) -> int:
+    """Runs a script that reads files as commands do. Returns its exit status: 2 where the user's input is wrong, which
+    one message says.
+    """
+    try:
+        run()
+    except USERS_ERRORS as error:
+        print(f"{Path(sys.argv[0]).name}: {_told(error)}", file=sys.stderr)
         return 2
     return 0
 

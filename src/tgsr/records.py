@@ -290,19 +290,45 @@ def _audio(record: Clip | Question | Response) -> str:
 def moved(records: Iterable[T], folder: str | Path | None) -> list[T]:
     """The records, their sound where it lies below the folder now; what is not there stays as it is written.
 
-    All as they are where no folder is given. RecordError where none of their sound is there, and as `SoundFolder` says.
+    So does what may be either of two files there, which is said. All as they are where no folder is given. Errors as
+    `parted_by_sound`.
+    """
+    there, unclear = parted_by_sound(records, folder)
+    if unclear:
+        more = f" ({len(unclear)} rows in all)" if len(unclear) > 1 else ""
+        log.warning("%s%s; left where its row says it is", next(iter(unclear.values())), more)
+    return there
+
+
+def parted_by_sound(
+    records: Iterable[T], folder: str | Path | None
+) -> tuple[list[T], dict[int, RecordError]]:
+    """The records as `moved`, and why it is not known where the sound of some is, by their place among them.
+
+    RecordError where none of their sound is known to be there, and as `SoundFolder.of` says.
     """
     given = list(records)
     if folder is None or not given:
-        return given
+        return given, {}
     sounds = SoundFolder.of(Path(folder))
-    names = {_audio(record) for record in given}
-    found = {name: str(path.absolute()) for name in names if (path := sounds.find(name)) is not None}
+    found: dict[str, str] = {}
+    unclear: dict[str, RecordError] = {}
+    for name in sorted({_audio(record) for record in given}):
+        try:
+            path = sounds.find(name)
+        except RecordError as error:
+            unclear[name] = error
+        else:
+            found |= {} if path is None else {name: str(path.absolute())}
+    if unclear and not found:
+        raise next(iter(unclear.values()))
     if not found:
+        names = {_audio(record) for record in given}
         problem = f"holds none of the {len(names)} sound files, such as {parts_of(min(names))[-1]}"
         remedy = "give --audio the folder that they have moved to"
         raise RecordError(None, problem, str(folder), remedy=remedy)
-    return [_at(record, found.get(_audio(record))) for record in given]
+    there = [_at(record, found.get(_audio(record))) for record in given]
+    return there, {at: unclear[name] for at, name in enumerate(map(_audio, given)) if name in unclear}
 
 
 def _at(record: T, audio: str | None) -> T:

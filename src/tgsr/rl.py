@@ -39,7 +39,7 @@ from tgsr.prompts import choice_question
 from tgsr.records import NO_SPEECH, Question, moved, read_clips, read_questions
 from tgsr.rewards import RewardTerm, is_payable, score_completions
 from tgsr.timeline import Word
-from tgsr.training.batches import hear_clips, passes, require_room, steps_per_epoch, to_learn
+from tgsr.training.batches import hear_clips, passes, require_room, require_sound, steps_per_epoch, to_learn
 from tgsr.training.config import GrpoConfig
 from tgsr.training.processes import unsharded
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
@@ -537,6 +537,7 @@ def train_grpo(
     questions, left_out = to_learn(
         given, config.questions, "choice", lambda question: question.kind == "choice"
     )
+    require_sound(questions, config.questions)
     with start_run("grpo", config, data, out, cache, load) as run:
         if left_out and run.processes.main:
             print(left_out)

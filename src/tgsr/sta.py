@@ -17,7 +17,7 @@ from tgsr.models.load import load
 from tgsr.models.whisper import N_TICKS
 from tgsr.prompts import without_target
 from tgsr.records import Question, by_clip, moved, read_questions
-from tgsr.training.batches import hear_clips, to_learn
+from tgsr.training.batches import hear_clips, require_sound, to_learn
 from tgsr.training.config import StaConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
@@ -42,6 +42,7 @@ def train_sta(config: StaConfig, out: Path, cache: FeatureCache, load: Load = lo
     if unfit := [(question.id, why) for question in questions if (why := without_target(question))]:
         more = f" ({len(unfit)} in all)" if len(unfit) > 1 else ""
         raise RunError(f"{config.questions}: question {unfit[0][0]!r} {unfit[0][1]}{more}: leave it out")
+    require_sound(questions, config.questions)
     with start_run("sta", config, config.questions, out, cache, load) as run:
         if left_out and run.processes.main:
             print(left_out)

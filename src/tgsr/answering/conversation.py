@@ -109,8 +109,8 @@ class Conversation:
             try:
                 if isinstance(self.model, Cascade):
                     self.model.spoken_in(path)
-                else:
-                    audio.duration(path)
+                else:  # decoded, for a header may be whole where the sound is not
+                    self.samples(path)
             except (AudioError, ModelError) as error:
                 wrong.append(error)
                 self.recordings.remove(path)

@@ -101,7 +101,7 @@ def ask(args: argparse.Namespace) -> None:
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
     shared.require_writable("--evidence", args.evidence)
     from tgsr import audio
-    from tgsr.errors import ModelError
+    from tgsr.errors import AudioError, ModelError
 
     if question is None and sys.stdin.isatty() and args.json:
         raise OptionError("--json: give a question, or pipe questions in, one a line")
@@ -145,7 +145,7 @@ def ask(args: argparse.Namespace) -> None:
                 if not args.json:
                     print(f"> {question}")
                 _show(args, conversation, answer, wav, limits=n_asked == 1)
-        except ModelError as error:
+        except (AudioError, ModelError) as error:
             n_failed += 1
             row = {"question": question, "error": str(error), "model": model.name}
             said = json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}"

@@ -441,7 +441,7 @@ def add_rubrics(command: argparse.ArgumentParser) -> None:
     flag = command.add_argument
     about = "submissions (id, thinking_prediction, answer_prediction), or what tgsr predict writes"
     flag("predictions", type=Path, nargs="+", help=about)
-    flag("--questions", type=Path, required=True, help="MMAR-meta.jsonl, which has the rubrics")
+    flag("--questions", type=Path, required=True, help="MMAR-meta.jsonl; a judge needs its rubrics")
     flag("--judge", help=f"an LLM: {shared.LLM}; without one only the submission is written")
     about = "write the answers of a single file as a submission to the challenge"
     flag("--submission", type=Path, help=about)
@@ -463,13 +463,18 @@ def rubrics(args: argparse.Namespace) -> None:
     from tgsr.evaluation.scoring.responses import read_answers
     from tgsr.records import write_jsonl
 
-    judging, known = _judging(args.judge, args.out), read_rubrics(args.questions)
+    if args.judge is None and args.submission is None:
+        raise OptionError("nothing to do: give --judge, --submission, or both")
+    judging = _judging(args.judge, args.out)
+    known = read_rubrics(args.questions) if judging else {}  # a submission needs none
     errors = args.out / "errors.jsonl"
     errors.unlink(missing_ok=True)
     by_model: dict[str, list[Any]] = {}
     for path in args.predictions:
         for answer in read_answers(path, errors, questions=args.questions):
             by_model.setdefault(answer.response.model, []).append(answer)
+    if not any(by_model.values()):
+        raise NothingDone(f"{args.predictions[0]}: holds no answer")
     if args.submission:
         write_jsonl(args.submission, submission(list(chain.from_iterable(by_model.values()))))
         print(args.submission)

@@ -225,14 +225,15 @@ def view(args: argparse.Namespace) -> None:
         print(f"{args.export}: {n_heard} items with sound" + (f", {n_silent} without" if n_silent else ""))
         print(f"look at it with: python -m http.server --directory {args.export}")
         return
-    sounds, models = Sounds(), list(args.model)
+    models = list(args.model)
     if recordings and not any(map(is_cascade, models)):
         models.append("cascade")
-    asker = Asker(models, partial(shared.open_model, args), sounds) if models else None
     hears = next(filter(is_cascade, models), None)
-    shelf = Shelf.of(asker, hears, cache_folder(), recordings) if asker and hears else None
-    with closing(Viewer(index, read, sounds, asker, shelf)) as viewer:
-        serve(routes(viewer), args.host, args.port, "/", opens=args.open)
+    with closing(Sounds()) as sounds:
+        asker = Asker(models, partial(shared.open_model, args), sounds) if models else None
+        shelf = Shelf.of(asker, hears, cache_folder(), recordings) if asker and hears else None
+        with closing(Viewer(index, read, sounds, asker, shelf)) as viewer:
+            serve(routes(viewer), args.host, args.port, "/", opens=args.open)
 
 
 def _require_server() -> None:

@@ -63,9 +63,21 @@ def _held(lock: Path, path: StrPath) -> Iterator[None]:
             os.pwrite(file, _who(), 0)
         yield
     finally:
-        # while it is held: whoever waits for it finds that it has gone, and makes its own
-        lock.unlink(missing_ok=True)
-        os.close(file)
+        try:
+            _remove(lock, file)
+        finally:  # Ctrl-C may have come before it was gone
+            _remove(lock, file)
+            os.close(file)
+
+
+def _remove(lock: Path, file: int) -> None:
+    """Removes the lock's file while it is held: whoever waits for it finds that it has gone, and makes its own.
+
+    The second time there is nothing of it, or already another one's.
+    """
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(file), lock.stat()):
+            lock.unlink()
 
 
 def _open(lock: Path) -> int:

@@ -14,6 +14,7 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, BinaryIO, TypeVar
@@ -137,10 +138,20 @@ def n_tracks_of(name: str) -> int:
     return _header(name, lambda container: len(container.streams.audio))
 
 
+@contextmanager
+def given(name: str) -> Iterator[None]:
+    """AudioError where the system does not give what is in the file: it has gone since, or its disk fails."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "see that it is there and its disk answers, and run the same command again"
+        raise AudioError(name, f"cannot be read ({error.strerror})", remedy) from error
+
+
 def _header(name: str, read: Callable[[Any], T]) -> T:
     import av
 
-    with open(name, "rb") as file:
+    with given(name), open(name, "rb") as file:
         try:
             with _opened(file) as container:
                 return read(container)
@@ -181,7 +192,7 @@ class _Clock:
 
 
 def _decoded(name: str, mono: Mono) -> Iterator[Piece]:
-    with open(name, "rb") as file:
+    with given(name), open(name, "rb") as file:
         links = ogg_links(file)
         if len(links) < 2:
             begins = [0, *_begins_of_mp3(file)[1:], file.seek(0, os.SEEK_END)]

@@ -73,15 +73,13 @@ def whole(path: StrPath) -> Iterator[Path]:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         sweep(target.parent)
-        try:
+        with _gone_after(half):
             yield half
             with half.open("rb+") as file:
                 os.fsync(file.fileno())
             if target.exists():
                 half.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(half, target)
-        finally:
-            half.unlink(missing_ok=True)
 
 
 def write_whole(path: StrPath, content: str | bytes) -> None:
@@ -127,11 +125,28 @@ def _half_folder(parent: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
     half = parent / half_name()
-    half.mkdir()
-    try:
+    with _gone_after(half):
+        half.mkdir()
         yield half
+
+
+@contextmanager
+def _gone_after(half: Path) -> Iterator[None]:
+    """After the block the unfinished file or folder is gone, also where Ctrl-C comes while it is removed."""
+    try:
+        yield
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        try:
+            _remove(half)
+        finally:
+            _remove(half)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def half_name() -> str:
@@ -147,10 +162,7 @@ def sweep(folder: Path) -> None:
     """
     for path in folder.glob(f"{HALF}*"):
         if is_left_behind(path):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            _remove(path)
 
 
 _SUFFIX = re.compile(r"\.\w{1,16}")

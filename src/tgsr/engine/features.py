@@ -118,11 +118,16 @@ def hear(
     """
     path = resolve_audio(record, jsonl)
     samples = load(path, max_seconds=seconds_to_decode(lalm, cache.long_audio))
-    kept, seconds = cache.keep(lalm, samples), len(samples) / SAMPLE_RATE
+    kept = cache.keep(lalm, samples)
+    require_lasting(path, len(samples) / SAMPLE_RATE, record, slack)
+    return kept
+
+
+def require_lasting(path: Path, seconds: float, record: Clip | Question, slack: float) -> None:
+    """AudioError where a sound of so many seconds lasts `slack` more or less than its record says."""
     if abs(seconds - record.duration) > slack:
         found = f'lasts {seconds:.2f} s, and its row\'s "duration" is {record.duration:g}'
         raise AudioError(str(path), found, "give times in seconds, of this very file")
-    return kept
 
 
 def _kept(path: Path, described: dict[str, str]) -> int | None:

@@ -6,6 +6,7 @@ opened for their headers only, and only those of the rows that were selected. do
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from tgsr.disk.rows import Entry, json_lines
 from tgsr.errors import Bad, RecordError
 from tgsr.evaluation.owners.files import benchmark_questions, whose_file
 from tgsr.evaluation.owners.owner import BenchmarkQuestion
-from tgsr.records import Question, append_jsonl, moved, read_questions
+from tgsr.records import Question, append_jsonl, as_row, parted_by_sound, read_questions
 
 NAMED = ("domain", "column", "task")  # where --only looks for a word without a name
 MOST_NAMED = 12  # values that an error message lists
@@ -153,7 +154,7 @@ def questions_of(
 
     A benchmark's bad rows are listed in `errors`, each once however often the command is run again, and the others
     go on; without `errors` the first one is raised. Of questions.jsonl that holds where `skip_bad`, else its first bad
-    row is raised.
+    row is raised; one whose sound may be either of two files below `audio_folder` is listed as a benchmark's.
 
     Raises RecordError for that, where no question is left, and as `read_benchmark` and `selected` do.
     """
@@ -162,7 +163,18 @@ def questions_of(
         raise RecordError(None, problem, str(path), remedy="leave it out for all")
     if not any(whose_file(path)):
         questions = read_questions(path, on_error=errors if skip_bad else None)
-        return moved(limited(selected(questions, only, str(path)), limit, seed), audio_folder)
+        asked = limited(selected(questions, only, str(path)), limit, seed)
+        there, unclear = parted_by_sound(asked, audio_folder)
+        if unclear and errors is None:
+            raise next(iter(unclear.values()))
+        if unclear and errors is not None:
+            listed = [
+                Bad(str(path), str(why), None, "audio", json.dumps(as_row(there[at]), ensure_ascii=False))
+                for at, why in unclear.items()
+            ]
+            _list_bad(errors, listed)
+            log.warning("%s: the sound of %d questions is unclear; see %s", path, len(unclear), errors)
+        return [question for at, question in enumerate(there) if at not in unclear]
     rows = list(read_benchmark(path, audio_folder, only, limit=limit, seed=seed))
     bad = [row for row in rows if isinstance(row, Bad)]
     questions = [row for row in rows if isinstance(row, Question)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -144,14 +144,19 @@ def placed(lalm: Lalm, device: str | None = None) -> Lalm:
     return lalm
 
 
-def _load(name: str, placement: Placement) -> Lalm:
+def _load(name: str, placement: Placement, adapters: Sequence[Path] = ()) -> Lalm:
+    """The model, as the base of the `adapters` that led here, the last one first."""
     if name in SHIPPED:
         return load_adapter(mini.assets().parent / SHIPPED[name], name, placement)
     folder = Path(name)
+    if name not in OURS and folder.resolve() in adapters:
+        raise ModelError(
+            f"{folder}: is an adapter on itself, by the bases that {len(adapters)} adapters name"
+        )
     if name not in OURS and (folder / ADAPTER_FILE).exists():
-        return load_adapter(folder, name, placement)
+        return load_adapter(folder, name, placement, adapters)
     if is_other_trainers(name):
-        adapted, read = load_foreign(folder, placement)
+        adapted, read = load_foreign(folder, placement, adapters=adapters)
         if read.unread:
             raise ModelError(
                 f"{folder}: {len(read.unread)} of its tensors have no place in its base, first {read.unread[0]}, and "
@@ -172,12 +177,12 @@ def _load(name: str, placement: Placement) -> Lalm:
     return lalm
 
 
-def files_of(name: str) -> dict[str, Path]:
+def files_of(name: str, adapters: Sequence[Path] = ()) -> dict[str, Path]:
     """The files here that `load` reads the model from, by the names they have in a run's run.json.
 
-    Those of an adapter's base are among them. Of a checkpoint from the hub it is its configuration, named with the
-    commit, whose files never change; none where nothing was downloaded. What `tgsr fetch` keeps is left out: it is
-    checked against hashes of its own.
+    Those of an adapter's base are among them; `adapters` are those that it is a base of itself. Of a checkpoint from
+    the hub it is its configuration, named with the commit, whose files never change; none where nothing was
+    downloaded. What `tgsr fetch` keeps is left out: it is checked against hashes of its own.
     """
     name = name.removeprefix("cascade+")
     if name == "whisper-base":
@@ -188,13 +193,16 @@ def files_of(name: str) -> dict[str, Path]:
         if not isinstance(described, str):
             return {}
         return {f"{name}@{Path(described).parent.name}/config.json": Path(described)}
+    if folder.resolve() in adapters:  # load_adapter says so
+        return {}
     files = {f"{name}/{path.name}": path for path in sorted(folder.iterdir()) if _is_read(path)}
     if (folder / ADAPTER_FILE).exists():
         try:
             base = str(json.loads((folder / ADAPTER_FILE).read_text())["base"])
         except (ValueError, KeyError, TypeError):  # load_adapter says so
             return files
-        files |= files_of(str(folder / base) if (folder / base).is_dir() else base)
+        named = str(folder / base) if (folder / base).is_dir() else base
+        files |= files_of(named, (folder.resolve(), *adapters))
     return files
 
 
@@ -353,8 +361,10 @@ def fingerprint(lalm: Lalm, width: torch.dtype = torch.float32) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> Lalm:
-    """The adapter's base with the adapter on it."""
+def load_adapter(
+    folder: Path, name: str, placement: Placement = AS_SAVED, adapters: Sequence[Path] = ()
+) -> Lalm:
+    """The adapter's base with the adapter on it. `adapters` are those that it is a base of itself."""
     described = folder / ADAPTER_FILE
     if not described.exists():
         raise ModelError(f"{folder}: {ADAPTER_FILE} is missing; install tgsr again or train the adapter")
@@ -376,7 +386,8 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
                 "another model; copy the whole folder again"
             )
     try:
-        lalm = _load(base if not (folder / base).exists() else str(folder / base), placement)
+        named = base if not (folder / base).exists() else str(folder / base)
+        lalm = _load(named, placement, (folder.resolve(), *adapters))
     except ModelError as error:
         raise ModelError(
             f"{described}: its base {base} cannot be loaded (where it was moved, give its new path there): {error}"
@@ -417,12 +428,12 @@ def load_adapter(folder: Path, name: str, placement: Placement = AS_SAVED) -> La
 
 
 def load_foreign(
-    folder: Path, placement: Placement = AS_SAVED, base: str | None = None
+    folder: Path, placement: Placement = AS_SAVED, base: str | None = None, adapters: Sequence[Path] = ()
 ) -> tuple[Lalm, AdapterRead]:
     """Another trainer's adapter on its base, or on the one given, and how it was read. ModelError as `put_on` says."""
     named = base or base_of(folder)
     try:
-        lalm = _load(named, placement)
+        lalm = _load(named, placement, (folder.resolve(), *adapters))
     except ModelError as error:
         raise ModelError(
             f"{folder / 'adapter_config.json'}: its base {named} cannot be loaded; give the one that is here "

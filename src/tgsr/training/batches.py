@@ -9,11 +9,12 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from tgsr.audio import duration
 from tgsr.disk.jsonl import Row
-from tgsr.engine.features import KeptFeatures, hear
+from tgsr.engine.features import KeptFeatures, hear, require_lasting
 from tgsr.errors import AudioError, ModelError, OptionError, RunError
 from tgsr.models.lalm import Lalm, context_of
-from tgsr.records import Question, by_clip, is_held_out, write_jsonl
+from tgsr.records import Question, by_clip, is_held_out, resolve_audio, write_jsonl
 from tgsr.training.run import TrainingRun
 
 T = TypeVar("T")
@@ -49,6 +50,22 @@ def hear_clips(run: TrainingRun, questions: Sequence[Question], path: str) -> di
     if not features_by_audio:
         raise RunError(f"{path}: none of its {len(clips)} clips can be heard; see {errors}")
     return features_by_audio
+
+
+def require_sound(questions: Sequence[Question], path: str) -> None:
+    """RunError where no clip can be heard by any model, before one is loaded; the first that can be ends the search."""
+    clips = by_clip(questions)
+    first: AudioError | None = None
+    for clip in clips:
+        sound = resolve_audio(clip[0], path)
+        try:
+            seconds = duration(sound)
+            for question in clip:
+                require_lasting(sound, seconds, question, DURATION_SLACK)
+            return
+        except AudioError as error:
+            first = first or error
+    raise RunError(f"{path}: none of its {len(clips)} clips can be heard; the first: {first}")
 
 
 def to_learn(

@@ -23,7 +23,7 @@ from tgsr.models.tokens import reserved_names
 from tgsr.prompts import prompt_text
 from tgsr.records import Response, is_held_out, moved, read_responses
 from tgsr.rewards import is_payable
-from tgsr.training.batches import hear_clips
+from tgsr.training.batches import hear_clips, require_sound
 from tgsr.training.config import SftConfig
 from tgsr.training.run import Load, TrainingRun, make_trainable, start_run
 from tgsr.training.supervised import clip_texts, fit
@@ -97,6 +97,7 @@ def train_sft(config: SftConfig, out: Path, cache: FeatureCache, load: Load = lo
             "`tgsr predict --temperature 0.7` (of a split that is not for testing), let them be longer "
             "(--max-new-tokens), or drop --right-only or --without-timestamps"
         )
+    require_sound([response.question for response in kept], config.responses)
     with start_run("sft", config, config.responses, out, cache, load) as run:
         if run.processes.main:
             print(left_out_of(responses, kept, config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,7 +90,7 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
     for row in rows:
         try:
             clip = clip_of(row)
-            path = Path(settings.root) / clip.audio
+            path = sound_at(settings.root, clip.audio)
             clip = replace(clip, duration=audio.duration(path))
             is_heard = needs_sound(clip, settings)
             several = settings.channels == "separate" and is_heard and audio.n_channels(path) > 1
@@ -100,7 +101,7 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
                 continue
             samples = audio.load(path, max_seconds=math.inf) if is_heard else np.zeros(0, np.float32)
         except (AudioError, FileNotFoundError) as error:
-            bad.append(Bad(str(Path(settings.root) / str(row.get("audio"))), str(error)))
+            bad.append(Bad(str(sound_at(settings.root, str(row.get("audio")))), str(error)))
         except RecordError as error:
             bad.append(Bad(str(row.get("id")), error.problem, None, error.field))
         else:
@@ -114,6 +115,14 @@ def transcribe_rows(settings: Transcription, rows: Sequence[Row]) -> Made:
     if settings.by_turns or settings.voices is not None:
         done = [replace(clip, words=named_by_turns(clip.words, clip.events)) for clip in done]
     return Made(done, bad)
+
+
+def sound_at(root: str, name: str) -> Path:
+    """Where the sound is that a file in the folder `root` names, without the way back from there: errors name it."""
+    folder, parts = Path(os.path.realpath(root)), Path(name).parts
+    while parts[:1] == ("..",):
+        folder, parts = folder.parent, parts[1:]
+    return folder.joinpath(*parts)
 
 
 def together(clips: Sequence[tuple[Clip, np.ndarray]], settings: Transcription) -> list[Clip]:
@@ -161,7 +170,7 @@ def with_voices(clip: Clip, settings: Transcription) -> Clip:
     """The clip with the turns of its voices among its events, flagged as a guess; itself where it has no words."""
     if not clip.words:
         return clip
-    turns = voice_turns(parts(audio.stream(Path(settings.root) / clip.audio)), settings.voices or None)
+    turns = voice_turns(parts(audio.stream(sound_at(settings.root, clip.audio))), settings.voices or None)
     inside = (replace(turn, end=min(turn.end, clip.duration)) for turn in turns if turn.start < clip.duration)
     others = (event for event in clip.events if not event.label.startswith(SPEAKER))
     return replace(clip, events=(*others, *inside), flags=(*clip.flags, SPEAKERS_GUESSED))
