@@ -272,11 +272,11 @@ control() {
 step controls 20 control
 behave() { # the first questions of each split: Whisper hears each cited span
     local file
-    mkdir -p "$OUT/heard"
+    mkdir -p "$OUT/heard/digits" && rm -f "$OUT"/heard/digits/*
     for file in "$OUT"/answers/digits/*.jsonl; do
-        head -n $(((CLIPS + 2) / 3)) "$file" > "$OUT/heard/$(basename "$file")"
+        head -n $(((CLIPS + 2) / 3)) "$file" > "$OUT/heard/digits/$(basename "$file")"
     done
-    tgsr behaviour "$OUT"/heard/*.jsonl --out "$OUT/behaviour"
+    tgsr behaviour "$OUT"/heard/digits/*.jsonl --out "$OUT/behaviour"
 }
 step behaviour 20 behave
 run

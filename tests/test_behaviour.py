@@ -80,6 +80,16 @@ def test_each_number_by_hand():
     assert found.by_variant["turned"].value == pytest.approx(2 / 3)
 
 
+def test_where_no_sound_could_be_heard_nothing_is_verified_not_even_as_zero():
+    responses = [response(TEXTS[0], 0), response(TEXTS[2], 1)]  # one cites, the other does not
+    found = behaviour(
+        [Answered(one) for one in responses], [verified(responses[0], None), verified(responses[1])]
+    )
+    assert (found.verify.value, found.verify_zero.value) == (None, None)
+    cites_nothing = behaviour([Answered(responses[1])], [verified(responses[1])])
+    assert (cites_nothing.verify.value, cites_nothing.verify_zero.value) == (None, 0)
+
+
 def test_what_was_not_asked_for_is_none():
     found = behaviour([Answered(response(TEXTS[0]))])
     assert (found.verify, found.verify_zero, found.consistency) == (None, None, None)

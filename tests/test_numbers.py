@@ -237,7 +237,9 @@ def over_seeds() -> list[list[float]]:
             "without-grounding",
             "without-compaction",
             "paper",
+            "relisten",
             "grounded",
+            "clock-grounded",
         )
     ]
 

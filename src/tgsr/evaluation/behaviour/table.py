@@ -51,10 +51,12 @@ def behaviour(
     if verified is not None:
         said = (step.problem for v in verified for step in v.steps)
         problems = Counter(problem.partition(":")[0] for problem in said if problem is not None)
+        # Where nothing that is cited could be heard, those that cite nothing are not all that there is to say.
+        unheard = all(v.value is None for v in verified) and any(v.steps for v in verified)
         scores = replace(
             scores,
             verify=mean([v.value for v in verified]),
-            verify_zero=mean([v.value if v.steps else 0.0 for v in verified]),
+            verify_zero=mean([None if unheard else v.value if v.steps else 0.0 for v in verified]),
             verify_by={by.__name__: mean([v.value_by(by) for v in verified]) for by in SIMILARITIES},
             n_unverifiable=dict(problems),
         )
