@@ -230,8 +230,10 @@ def _end_when_asked() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(PATIENCE)
 
-    signal.signal(signal.SIGTERM, end)
     threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
+    signal.signal(
+        signal.SIGTERM, end
+    )  # last: until here a signal ends the worker at once, and nothing is half-written
 
 
 def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:
