@@ -257,6 +257,8 @@ class _Walk:
             return
         if (word in BUTS and not self.rejecting) or (word == "so" and after == "much"):
             return
+        if word == "between" and after[:1].isdigit():
+            return  # "between 3 and 5 seconds"
         if word in ("between", "among") and self.sentence.n_words == 1:
             self.aside = self.is_leading = True  # "Among A, B and C, ..."
             return
