@@ -102,7 +102,7 @@ def _lowered(word: str) -> str:
 
 
 def _alike(words: Sequence[str]) -> list[str]:
-    """The words of a choice, or of a text where one may stand: "in the kitchen" is "in a kitchen", "3 s" "3 seconds"."""
+    """The words of a choice, or of a text where one may stand: "in the kitchen" is "in a kitchen", "3 s" "3 sec"."""
     return [
         "a"
         if word in _ARTICLES
@@ -365,9 +365,7 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
 
 
 def _placed_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
-    """ "the second option", "option 2", "the last one", of two "the latter"; unclear which where the number is another's
-    text.
-    """
+    """ "the second option", "option 2", "the last one", "the latter"; unclear which where the number is another's text."""
     word, after, gap = words.low[i], words.after(i), words.gaps[i + 1].strip(WRAPS + "#(")
     is_called = after in _OPTION and not gap and words.before(i) != "my"
     if word in _OPTION:
