@@ -426,6 +426,24 @@ def test_both_and_neither_are_said_of_something(text: str, index: int | None) ->
     assert extract_choice(text, ["Man", "Men", "Both", "Neither"]) == index
 
 
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("What emotion does the angry customer end with", None),
+        ("The question asks about the emotion of the angry customer. The customer sounds sad.", 1),
+        ("The user asks what emotion the angry customer shows. It is sad.", 1),
+        ("You asked what emotion the angry customer ends with. He is sad.", 1),
+        ("Let me listen. The question is about the angry customer. He ends up sad.", 1),
+        ("The question asks about the customer, and he is sad.", 1),
+        ("Which emotion does he show: sad", 1),
+        ("What I hear is sad.", 1),
+        ("He asked for help, sad.", 1),
+    ],
+)
+def test_what_repeats_the_question_is_no_answer(text: str, index: int | None) -> None:
+    assert extract_choice(text, ["Happy", "Sad", "Angry", "Neutral"]) == index
+
+
 def test_null_choices_are_never_chosen() -> None:
     assert extract_choice("None", ["yes", "no", None, None]) is None
     assert not token_match("yes no", "yes", ["yes", "no", None])

@@ -464,7 +464,9 @@ LAYOUTS: dict[str, str] = {
         *(
             {
                 "key": i,
-                "response": {"candidates": [{"content": {"parts": [{"text": t}]}, "finishReason": "STOP"}]},
+                "response": {
+                    "candidates": [{"content": {"parts": [{"text": t or " "}]}, "finishReason": "STOP"}]
+                },
             }
             for i, t in pairs()
         )
@@ -481,7 +483,7 @@ LAYOUTS: dict[str, str] = {
                         "status": "completed",
                         "output": [
                             {"type": "reasoning", "summary": []},
-                            {"type": "message", "content": [{"type": "output_text", "text": t}]},
+                            {"type": "message", "content": [{"type": "output_text", "text": t or " "}]},
                         ],
                     },
                 },

@@ -365,7 +365,7 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
 
 
 def _placed_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
-    """ "the second option", "option 2", "the last one", "the latter"; unclear which where the number is another's text."""
+    """ "the second option", "option 2", "the last one", "the latter"; unclear which where it is another's text."""
     word, after, gap = words.low[i], words.after(i), words.gaps[i + 1].strip(WRAPS + "#(")
     is_called = after in _OPTION and not gap and words.before(i) != "my"
     if word in _OPTION:

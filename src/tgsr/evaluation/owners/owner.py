@@ -243,8 +243,8 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
 
 
 def texts_of(value: Any) -> tuple[str, ...]:
-    """Texts without letters, from a list, one in JSON or Python, an object by letter, or text with |, line breaks or each
-    option's letter, "A. Man B. Woman", between.
+    """Texts without letters, from a list, one in JSON or Python, an object by letter, or text with |, line breaks or
+    each option's letter, "A. Man B. Woman", between.
     """
     if isinstance(value, str):
         value = _written_list(value) or _lettered(value) or re.split(r"\s*\|\s*|\n", value)
