@@ -358,6 +358,92 @@ def test_options_that_are_weighed_or_crossed_out_are_no_answer(text: str) -> Non
     assert extract_choice(text, ["男性", "女性", "儿童"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "choices", "index"),
+    [
+        ("3.5 s", ["2.5 seconds", "3.5 seconds", "4.5 seconds"], 1),
+        ("at 3.5 seconds", ["2.5 s", "3.5 s", "4.5 s"], 1),
+        ("3 sec", ["2s", "3s", "4s"], 1),
+        ("0:03", ["2 seconds", "3 seconds", "63 seconds"], 1),
+        ("63 s", ["0:03", "1:03", "1:30"], 1),
+        ("From 3s to 5s", ["0-2s", "3-5s", "6-8s"], 1),
+        ("between 3 and 5 seconds", ["0-2 s", "3-5 s", "6-8 s"], 1),
+        ("0:03-0:05", ["0 to 2 seconds", "3 to 5 seconds", "6 to 8 seconds"], 1),
+        ("5 s", ["0-2 s", "3-5 s", "6-8 s"], None),
+        ("3 to 5 minutes", ["0-2 s", "3-5 s", "6-8 s"], None),
+        ("20 percent", ["10%", "20%", "30%"], 1),
+        ("20%", ["10 percent", "20 percent", "30 percent"], 1),
+        ("1,000", ["1000", "2000", "3000"], 0),
+        ("1000 Hz", ["1,000 hertz", "2,000 hertz", "3,000 hertz"], 0),
+        ("3.50", ["2.5", "3.5", "4.5"], 1),
+        ("twenty-five", ["20", "25", "30"], 1),
+        ("25", ["twenty", "twenty-five", "thirty"], 1),
+        ("20", ["twenty-one", "twenty-five", "thirty"], None),
+    ],
+)
+def test_a_time_or_an_amount_is_the_same_however_it_is_written(
+    text: str, choices: list[str], index: int | None
+) -> None:
+    assert extract_choice(text, choices) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "choices", "index"),
+    [
+        ("The last one.", PEOPLE, 3),
+        ("The answer is the first one.", PEOPLE, 0),
+        ("I would choose the third one.", PEOPLE, 2),
+        ("The second one is correct.", PEOPLE, 1),
+        ("第二个选项", PEOPLE, 1),
+        ("答案：第二个", PEOPLE, 1),
+        ("最后一个", PEOPLE, 3),
+        ("the former", ["Man", "Woman"], 0),
+        ("The answer is the latter.", ["Man", "Woman"], 1),
+        ("the latter", PEOPLE, None),
+        ("The former is louder", ["Man", "Woman"], None),
+        ("The first one to speak is the woman", PEOPLE, 1),
+        ("There are two voices, and the woman is the last one.", PEOPLE, 1),
+        ("The last one", ["The last bell", "The horn"], 0),
+        ("第二个说话的人", PEOPLE, None),
+        ("2", PEOPLE, None),
+    ],
+)
+def test_an_option_may_be_called_by_its_place(text: str, choices: list[str], index: int | None) -> None:
+    assert extract_choice(text, choices) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("Both are correct.", 2),
+        ("Both of them", 2),
+        ("Neither of them.", 3),
+        ("None of the above", None),
+        ("Both of them are men.", None),
+    ],
+)
+def test_both_and_neither_are_said_of_something(text: str, index: int | None) -> None:
+    assert extract_choice(text, ["Man", "Men", "Both", "Neither"]) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("What emotion does the angry customer end with", None),
+        ("The question asks about the emotion of the angry customer. The customer sounds sad.", 1),
+        ("The user asks what emotion the angry customer shows. It is sad.", 1),
+        ("You asked what emotion the angry customer ends with. He is sad.", 1),
+        ("Let me listen. The question is about the angry customer. He ends up sad.", 1),
+        ("The question asks about the customer, and he is sad.", 1),
+        ("Which emotion does he show: sad", 1),
+        ("What I hear is sad.", 1),
+        ("He asked for help, sad.", 1),
+    ],
+)
+def test_what_repeats_the_question_is_no_answer(text: str, index: int | None) -> None:
+    assert extract_choice(text, ["Happy", "Sad", "Angry", "Neutral"]) == index
+
+
 def test_null_choices_are_never_chosen() -> None:
     assert extract_choice("None", ["yes", "no", None, None]) is None
     assert not token_match("yes no", "yes", ["yes", "no", None])

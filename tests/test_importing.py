@@ -302,7 +302,7 @@ def test_a_row_without_its_response_is_an_error_and_null_is_none(tmp_path: Path)
     rows = [{"id": "m0", "prediction": None}, {"id": "m1", "error": "HTTP 500"}]
     found, out = imported(tmp_path, rows, questions=mmau_of(tmp_path))
     assert (found.n, found.n_bad) == (1, 1)
-    assert errors_of(out)[0]["error"] == "column prediction is missing"
+    assert errors_of(out)[0]["error"] == "the request failed: HTTP 500"
 
 
 def test_choices_of_another_type_cost_their_row_alone(tmp_path: Path) -> None:
@@ -460,6 +460,38 @@ LAYOUTS: dict[str, str] = {
             for i, t in pairs()
         )
     ),
+    "Gemini's batch": lines_of(
+        *(
+            {
+                "key": i,
+                "response": {
+                    "candidates": [{"content": {"parts": [{"text": t or " "}]}, "finishReason": "STOP"}]
+                },
+            }
+            for i, t in pairs()
+        )
+    ),
+    "a batch of OpenAI's Responses": lines_of(
+        *(
+            {
+                "id": "b",
+                "custom_id": i,
+                "response": {
+                    "status_code": 200,
+                    "body": {
+                        "object": "response",
+                        "status": "completed",
+                        "output": [
+                            {"type": "reasoning", "summary": []},
+                            {"type": "message", "content": [{"type": "output_text", "text": t or " "}]},
+                        ],
+                    },
+                },
+                "error": None,
+            }
+            for i, t in pairs()
+        )
+    ),
     "chat completions": lines_of(*({"id": i, "response": completion_of(t)} for i, t in pairs())),
     "messages": lines_of(
         *(
@@ -525,6 +557,69 @@ def test_questions_with_a_broken_line_are_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "outputs.jsonl", lines_of({"id": "q0", "response": "sad"}))
     with pytest.raises(ImportFileError, match=r"asked\.jsonl:5: is not JSON"):
         import_predictions(file, tmp_path / "out.jsonl", model="M", questions=questions)
+
+
+def test_a_request_that_failed_in_a_batch_is_no_answer(tmp_path: Path) -> None:
+    body = {"error": {"message": "audio is too long"}}
+    rows = lines_of(
+        {"custom_id": "q0", "response": None, "error": {"code": "batch_expired"}},
+        {"custom_id": "q1", "response": {"status_code": 400, "body": body}, "error": None},
+        {"custom_id": "q2", "response": completion_of("sad"), "error": None},
+        {"custom_id": "q3", "response": None, "error": None},
+    )
+    file, out = write(tmp_path / "batch.jsonl", rows), tmp_path / "out.jsonl"
+    import_predictions(file, out, model="M", questions=write(tmp_path / "asked.json", ASKED))
+    assert [(response.question.id, response.text) for response in read_responses(out)] == [
+        ("q2", "sad"),
+        ("q3", ""),
+    ]
+    assert [row["error"] for row in errors_of(out)] == [
+        "the request failed: {'code': 'batch_expired'}",
+        "the request failed: {'message': 'audio is too long'}",
+    ]
+
+
+def test_thoughts_and_the_limit_of_geminis_and_responses_replies_are_kept(tmp_path: Path) -> None:
+    parts = [{"text": "From 1 s to 2 s.", "thought": True}, {"text": "sad"}]
+    output = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "A sigh."}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "It is"}]},
+    ]
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": output}
+    rows = lines_of(
+        {"key": "q0", "response": {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}},
+        {"key": "q1", "response": cut},
+        {"key": "q2", "response": {"candidates": [{"finishReason": "SAFETY"}]}},
+    )
+    file, out = write(tmp_path / "batch.jsonl", rows), tmp_path / "out.jsonl"
+    import_predictions(file, out, model="M", questions=write(tmp_path / "asked.json", ASKED))
+    first, second = read_responses(out)
+    assert first.text == "<think>\nFrom 1 s to 2 s.\n</think>\n\nsad"
+    assert (second.text, second.truncated) == ("<think>\nA sigh.\n</think>\n\nIt is", True)
+    assert "SAFETY" in errors_of(out)[0]["error"]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        "['happy', \"she's sad\", 'angry']",
+        '["happy", "she\'s sad", "angry"]',
+        {"A": "happy", "B": "she's sad", "C": "angry"},
+        "{'A': 'happy', 'B': \"she's sad\", 'C': 'angry'}",
+        "A. happy B. she's sad C. angry",
+        "(A) happy, (B) she's sad, (C) angry",
+        "A. happy\nB. she's sad\nC. angry",
+        "happy | she's sad | angry",
+    ],
+)
+def test_choices_are_read_as_tables_and_prompts_write_them(choices: Any, tmp_path: Path) -> None:
+    row = {"question_id": 7, "audio": "s.wav", "question": "How does she feel?", "duration": 9}
+    row |= {"options": choices, "ground_truth": "B", "model_response": "(b)"}
+    out = tmp_path / "out.jsonl"
+    import_predictions(write(tmp_path / "in.jsonl", lines_of(row)), out, model="M")
+    question = next(iter(read_responses(out))).question
+    assert (question.id, question.choices) == ("7", ("happy", "she's sad", "angry"))
+    assert question.answer == "she's sad"
 
 
 def test_what_a_server_cut_or_refused_is_told_apart_from_an_answer(tmp_path: Path) -> None:

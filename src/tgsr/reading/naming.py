@@ -38,7 +38,28 @@ _SAME_NUMBER |= dict(zip(_ORDINALS, ("1st", "2nd", "3rd", "4th", "5th", "6th"), 
 _PLACE_OF = {word: place for place, name in enumerate(_ORDINALS) for word in (name, _SAME_NUMBER[name])}
 _PLACE_COUNTED = {word: place for place, name in enumerate(_NUMBERS[1:7]) for word in (name, str(place + 1))}
 _SAME_NUMBER |= {digits: word for word, digits in _SAME_NUMBER.items()}
-_LEADING_ZEROS = re.compile(r"\A0+(?=\d)")  # "00:05" is "0:05"
+# What a number may be written with, too: "00:05" is "0:05", "1,000" is "1000", "3.50" is "3.5".
+_LEADING_ZEROS = re.compile(r"\A0+(?=\d)")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+")
+_TRAILING_ZEROS = re.compile(r"(?<=\d)\.0+\Z|(?<=\.)(\d*[1-9])0+\Z")
+_UNITS = {
+    "seconds": ("s", "sec", "secs", "second", "seconds"),
+    "minutes": ("min", "mins", "minute", "minutes"),
+    "milliseconds": ("ms", "msec", "millisecond", "milliseconds"),
+    "hertz": ("hz", "hertz"),
+    "decibels": ("db", "decibel", "decibels"),
+}
+_UNIT = {name: unit for unit, names in _UNITS.items() for name in names}
+_TIME = r"(\d+(?:\.\d+)?|\d+:\d\d)\s?(?:(s|secs?|seconds?)\b)?"
+_TIMES = re.compile(
+    rf"(?:(?:at|from|between)\s)?{_TIME}(?:\s?(?:[-–—~]|to|and)\s?{_TIME})?\.?", re.IGNORECASE
+)
+_COMPOUND: dict[str, list[str]] = {}  # "twenty five" is "25", and "25" that
+for _tens, _ten in enumerate(
+    ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), 2
+):
+    for _ones, _one in enumerate(_NUMBERS[1:10], 1):
+        _COMPOUND |= {f"{_ten} {_one}": [f"{_tens}{_ones}"], f"{_tens}{_ones}": [_ten, _one]}
 _ARTICLES = ("a", "an", "the")
 STOP = re.compile(r"[.…](?=[\s\"')\]*]|$)|[\n|!?;]|\.{2}")
 """What ends a sentence, between two words."""
@@ -72,12 +93,56 @@ def count_words(text: str) -> int:
 
 
 def _lowered(word: str) -> str:
-    return _LEADING_ZEROS.sub("", word) if word[0] == "0" else word.lower()
+    if not word[-1].isdigit():
+        return _LEADING_ZEROS.sub("", word.lower())
+    word = _LEADING_ZEROS.sub("", word)
+    if "," in word:
+        return word.replace(",", "") if _THOUSANDS.fullmatch(word) else word
+    return _TRAILING_ZEROS.sub(r"\1", word) if "." in word else word
 
 
 def _alike(words: Sequence[str]) -> list[str]:
-    """The words of a choice, or of a text where one may stand: "in the kitchen" is "in a kitchen"."""
-    return ["a" if word in _ARTICLES else word for word in words]
+    """The words of a choice, or of a text where one may stand: "in the kitchen" is "in a kitchen", "3 s" "3 sec"."""
+    return [
+        "a"
+        if word in _ARTICLES
+        else _UNIT[word]
+        if word in _UNIT and i and words[i - 1][-1].isdigit()
+        else word
+        for i, word in enumerate(words)
+    ]
+
+
+def _written_otherwise(text: str, words: Sequence[str]) -> list[list[str]]:
+    """Other words for a time, two times or a percentage: "3-5 s" is "3 s to 5 s", "0:05" "5 seconds"."""
+    if len(words) == 2 and words[1] == "percent":
+        return [[words[0] + "%"]]
+    if len(words) == 1 and words[0].endswith("%"):
+        return [[words[0][:-1], "percent"]]
+    if len(words) < 3 and " ".join(words) in _COMPOUND:
+        return [_COMPOUND[" ".join(words)]]
+    match = _TIMES.fullmatch(text.strip())
+    if match is None:
+        return []
+    first, unit, second, last_unit = match.groups()
+    unit = last_unit or unit
+    if second is None:
+        return _time(first, unit)
+    ends = [(a, b) for a in _time(first, unit) for b in _time(second, unit)]
+    ends += [(a[:1], b) for a, b in ends if len(a) == 2]
+    return [[*a, *join, *b] for a, b in ends for join in ([], ["to"], ["and"])]
+
+
+def _time(number: str, unit: str | None) -> list[list[str]]:
+    """The words for a time: in seconds and as m:ss; a number without a unit is itself alone."""
+    if ":" in number:
+        minutes, seconds = map(int, number.split(":"))
+        return [[_lowered(number)], [str(60 * minutes + seconds), "seconds"]]
+    number = _lowered(number)
+    if unit is None:
+        return [[number]]
+    clock = [[f"{int(number) // 60}:{int(number) % 60:02}"]] if number.isdecimal() else []
+    return [[number, "seconds"], *clock]
 
 
 class Words:
@@ -147,6 +212,9 @@ class Options:
         for one in named:
             numbered = [_SAME_NUMBER.get(word, word) for word in one.words]  # "two times" is "2 times", too
             forms = [one.words] if numbered in written else [one.words, numbered]
+            forms += [
+                words for words in _written_otherwise(one.text, one.words) if words not in (*written, *forms)
+            ]
             # "library" is "A library", but "minor" isn't "A minor".
             if _is_said_bare(one.words) and not self.letters:
                 forms += [words[1:] for words in forms if words[1:] not in written]
@@ -161,6 +229,11 @@ class Options:
     def letters(self) -> set[str]:
         """The single letters that are words of the choices, in lower case."""
         return {capital.lower() for text in self.texts for capital in _CAPITAL.findall(folded(text))}
+
+    def with_word(self, word: str) -> list[int]:
+        """The choices that have the ordinal among their words: of "the last bell", "the last one" is that."""
+        same = (word, _SAME_NUMBER.get(word))
+        return [i for i, text in enumerate(self.texts) if any(w in same for w in _WORD.findall(text.lower()))]
 
     def are_same(self, index: int | None, other: int | None) -> bool:
         """Whether both are one option, or two of one text."""
@@ -261,7 +334,7 @@ def _may_name(words: Words, mention: Mention, before: Mention, options: Options)
 def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
     word = words.low[i]
     text = _text_at(words, i, start, options) if word in options.starting else None
-    if word in _PLACED and (placed := _placed_at(words, i, options)) is not None:
+    if word in _PLACED and (placed := _placed_at(words, i, start, options)) is not None:
         return placed
     if text is None and word in options.counts and _is_alone(words, i, start):
         return Mention(i, i + 1, options.counts[word])
@@ -291,18 +364,49 @@ def _mention_at(words: Words, i: int, start: int, options: Options) -> Mention |
     return Mention(i, i + 1, None)
 
 
-def _placed_at(words: Words, i: int, options: Options) -> Mention | None:
-    """ "the second option", "option 2", "the last option"; unclear which where the number is another's text."""
+def _placed_at(words: Words, i: int, start: int, options: Options) -> Mention | None:
+    """ "the second option", "option 2", "the last one", "the latter"; unclear which where it is another's text."""
     word, after, gap = words.low[i], words.after(i), words.gaps[i + 1].strip(WRAPS + "#(")
+    is_called = after in _OPTION and not gap and words.before(i) != "my"
     if word in _OPTION:
         named, place = after, -1 if gap else _PLACE_COUNTED.get(after, -1)
+    elif word == "第" or word == "最":
+        return _placed_in_chinese(words, i, start, options)
+    elif word in _OF_TWO:
+        is_said = is_called or _is_whole(words, i, i + 1, start)
+        place = _OF_TWO.index(word) if is_said and len(options.texts) == 2 else -1
+        return None if place < 0 else Mention(i, i + 1 + is_called, place, is_letter=True)
     else:
-        is_called = after in _OPTION and not gap and words.before(i) != "my"
-        named, place = word, _PLACE_OF.get(word, len(options.texts) - 1) if is_called else -1
+        is_one = after == "one" and not gap and _is_whole(words, i, i + 2, start)
+        named, place = word, _PLACE_OF.get(word, len(options.texts) - 1) if is_called or is_one else -1
+        if is_one and (called := options.with_word(word)):
+            return Mention(i, i + 2, called[0] if len(called) == 1 else None)
     if not 0 <= place < options.n_letters:
         return None
     others = [choice.index for choice in options.starting.get(named, ()) if len(choice.words) == 1]
     return Mention(i, i + 2, None if others and place not in others else place, is_letter=True)
+
+
+def _placed_in_chinese(words: Words, i: int, start: int, options: Options) -> Mention | None:
+    """ "第二个选项", "最后一个"."""
+    match = _CHINESE_PLACE.match("".join(words.low[i : i + 7]))
+    if match is None:
+        return None
+    last = i + len(match[0])
+    place = (
+        len(options.texts) - 1 if match["place"] is None else "一二三四五六123456".index(match["place"]) % 6
+    )
+    is_said = match["option"] is not None or _is_whole(words, i, last, start)
+    return Mention(i, last, place, is_letter=True) if is_said and place < options.n_letters else None
+
+
+def _is_whole(words: Words, first: int, last: int, start: int) -> bool:
+    """Whether words[first:last] are what a statement says: "the last one", "I choose the latter"."""
+    if not _LEADS.issuperset(words.low[start:first]):
+        return False
+    after, gap = words.after(last - 1), words.gaps[last].strip(WRAPS)
+    is_judged = after == "is" and words.after(last) in _JUDGES
+    return last == len(words) or gap != "" or is_judged
 
 
 def _is_alone(words: Words, i: int, start: int) -> bool:
@@ -357,7 +461,14 @@ _DETERMINERS = word_set(
 )
 _SCALES = word_set("hundred thousand million point")
 _OPTION = ("option", "choice", "alternative")
-_PLACED = frozenset((*_OPTION, *_PLACE_OF, "last"))
+_OF_TWO = ("former", "latter")
+_PLACED = frozenset((*_OPTION, *_PLACE_OF, *_OF_TWO, "last", "第", "最"))
+_CHINESE_PLACE = re.compile(
+    "(?:第(?P<place>[一二三四五六1-6])|最[后後]一)[个個项項](?P<option>[选選][项項])?"
+)
+_LEADS = word_set("the is it's it be would choose select pick go going with opt for answer")
+_JUDGES = word_set("correct right best true")
+_QUANTIFIERS = word_set("both neither none all")
 _CALLS = word_set("option options choice choices letter letters answer answers 项 选 案 择")
 _BEFORE = word_set(
     """
@@ -386,6 +497,7 @@ _WHO = ("it", "there", "she", "he", "they", "this", "that")
 _SAYS = ("is", "be", "say")
 _TAKES_BACK = word_set("it it's the that that's wait actually i")
 _TAKES = word_set("or and not but so than choose pick select either neither nor both thus hence therefore")
+_OF_WHOM = word_set("of are is were was")
 _BEGINS = tuple(".:;,!?\n>-–—|→/&+(")
 
 
@@ -421,6 +533,7 @@ def _is_said(words: Words, i: int, start: int) -> bool:
         return True
     is_first = i == start or before in _SAYS or words.gaps[i].strip(WRAPS) != ""
     is_reply = word in ("yes", "maybe") or after in ("because", "since", "rather", "instead", "not")
+    is_reply = is_reply or (word in _QUANTIFIERS and after in _OF_WHOM)
     return is_first and (is_reply or (word == "no" and i == start and after in _WHO))
 
 

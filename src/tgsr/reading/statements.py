@@ -112,6 +112,9 @@ _CORRECTS_WITH = {
 }
 """Words that correct where one of these is behind them: "on second thought", "I take that back", "or rather"."""
 _CUES = _CORRECTS.union(_CORRECTS_WITH) | _RETRACTS | _ADDS | _CONCLUDES
+_ASKERS = word_set("question questions user prompt task you")
+_ASKS = word_set("is are asks asked asking")
+_INTERROGATIVES = word_set("what which who whom whose where when how why")
 _DIVIDES = re.compile(r"[:()\[\]–—]|\s-+\s")
 _DASH = re.compile("[–—-]")
 _CROSSED = re.compile("[✗✘❌❎]")
@@ -180,7 +183,10 @@ class _Walk:
             role = _ROLES.get(word) or ("reject" if word.endswith("n't") else None)
             if role is None and word in REASONS and words.after(i) in REASONS[word]:
                 role = "reason"
-            if role is not None:
+            if _repeats_question(words, i, self.sentence.n_words):
+                self._end_clause()
+                self.aside = self.is_leading = True
+            elif role is not None:
                 self._turn(role, i, i + 1 in at)
             elif self.clause and not word.isascii() and denies(words.low, i):
                 self._reject_clause(self._first_in_bracket())
@@ -257,6 +263,8 @@ class _Walk:
             return
         if (word in BUTS and not self.rejecting) or (word == "so" and after == "much"):
             return
+        if word == "between" and after[:1].isdigit():
+            return  # "between 3 and 5 seconds"
         if word in ("between", "among") and self.sentence.n_words == 1:
             self.aside = self.is_leading = True  # "Among A, B and C, ..."
             return
@@ -372,6 +380,17 @@ class _Walk:
         sentence.is_bare = 0 < n_named >= sentence.n_words - 2
         self.done.append(sentence)
         self._begin()
+
+
+def _repeats_question(words: Words, i: int, n_before: int) -> bool:
+    """Whether the word at `i` begins to say what was asked: "The question asks about ...", "What does the man ..."."""
+    low, before = words.low, words.before(i)
+    if low[i] in ("asks", "asked", "about", "asking"):
+        has_verb = low[i] != "about" or before in _ASKS
+        return has_verb and n_before < 6 and not _ASKERS.isdisjoint(low[max(0, i - 3) : i])
+    if n_before != 1 or low[i] not in _INTERROGATIVES:
+        return False
+    return any(low[j] in ("do", "does", "did") for j in range(i + 1, min(i + 4, len(low))))
 
 
 def _corrects(words: Words, i: int) -> bool:

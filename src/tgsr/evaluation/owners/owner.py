@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from tgsr.choices import extract_choice
@@ -27,6 +30,8 @@ COPY = "copy it from the benchmark's file"
 BROKEN_DOWN = ("domain", "category", "sub-category", "difficulty")
 # Of a row: the whole text, where the owner's key holds the choice that was read out of it.
 COMPLETION = "completion"
+_LETTERS = string.ascii_uppercase
+_LETTER_IN_LINE = re.compile(r"(?<![^\s,;|])(?:\([A-Za-z]\)|[A-Z][.):])(?=\s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +243,39 @@ def answer_of(entry: Entry, field: str, choices: Sequence[str]) -> str:
 
 
 def texts_of(value: Any) -> tuple[str, ...]:
-    """Texts without letters, from a list, a JSON list, or text with | or line breaks between."""
+    """Texts without letters, from a list, one in JSON or Python, an object by letter, or text with |, line breaks or
+    each option's letter, "A. Man B. Woman", between.
+    """
     if isinstance(value, str):
-        parsed = maybe_json(value) if value.lstrip().startswith("[") else None
-        value = parsed if isinstance(parsed, list) else re.split(r"\s*\|\s*|\n", value)
+        value = _written_list(value) or _lettered(value) or re.split(r"\s*\|\s*|\n", value)
+    if isinstance(value, dict) and [str(key).upper() for key in value] == list(_LETTERS[: len(value)]):
+        value = list(value.values())
     if not isinstance(value, list):
         raise RecordError("choices", f"must be a list or texts with | between, got {value!r:.60}")
     there = [str(item).strip() for item in value if item is not None and item == item]  # NaN is pandas' blank
     return tuple(without_letters([text for text in there if text]))
+
+
+def _written_list(text: str) -> list[Any] | dict[Any, Any] | None:
+    """What is written as JSON or, by pandas and csv, as Python writes a list or a dict; None for any other text."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return None
+    parsed = maybe_json(text)
+    if parsed is None:
+        try:
+            parsed = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return parsed if isinstance(parsed, list | dict) else None
+
+
+def _lettered(text: str) -> list[str] | None:
+    """The pieces of one line that its letters part, in their order from A; None where fewer than two of them do."""
+    starts = [match.start() for match in _LETTER_IN_LINE.finditer(text)]
+    pieces = [text[a:b].strip(" ,;|") for a, b in pairwise([*starts, len(text)])]
+    letters = "".join(match[1].upper() for match in map(LETTERED.match, pieces) if match)
+    is_whole = len(pieces) > 1 and starts[0] == len(text) - len(text.lstrip())
+    return pieces if is_whole and "\n" not in text and letters == _LETTERS[: len(pieces)] else None
 
 
 def answer_among(value: Any, choices: Sequence[str]) -> str:

@@ -45,7 +45,16 @@ from tgsr.timeline import Span
 
 RESPONSE_COLUMNS = (
     *("model_output", "answer_prediction", "model_prediction", "model_answer", "api_answer", "prediction"),
-    *("predicted", "response", "completion", "output", "generated_text", "generation", "pred"),
+    *(
+        "model_response",
+        "predicted",
+        "response",
+        "completion",
+        "output",
+        "generated_text",
+        "generation",
+        "pred",
+    ),
 )
 OTHER_COLUMNS = ("truncated", "finish_reason", "finishReason", "stop_reason", "system")  # that are read, too
 FIELDS = (
@@ -135,6 +144,8 @@ def import_predictions(
         append_jsonl(errors, {name: value for name, value in asdict(bad).items() if value is not None})
     for line, row in rows:
         try:
+            if _value(row, columns["response"]) is None and row.get("error"):  # of a batch: nobody was asked
+                raise RecordError("response", f"the request failed: {row['error']!s:.200}")
             if not _has(row, columns["response"]):
                 raise RecordError("response", f"column {columns['response']} is missing")
             text, n_others, is_cut = _text(_value(row, columns["response"]))
@@ -266,7 +277,7 @@ def _rows_in(path: Path, whole: dict[str, Any]) -> list[Any]:
     """
     names, data, values = whole.get("columns"), whole.get("data"), list(whole.values())
     are_objects = bool(values) and all(isinstance(value, dict) for value in values)
-    is_row = any(key in whole for key in ("id", "doc_id", "messages", *RESPONSE_COLUMNS))
+    is_row = any(key in whole for key in ("id", "custom_id", "key", "doc_id", "messages", *RESPONSE_COLUMNS))
     if isinstance(names, list) and isinstance(data, list) and all(isinstance(row, list) for row in data):
         return [dict(zip(map(str, names), row, strict=False)) for row in data]
     if are_objects and is_row:
@@ -317,7 +328,9 @@ def _presets(row: Mapping[str, Any]) -> dict[str, str]:
         return dict(owner.columns)
     names = [(field, field) for field in FIELDS if field != "response"]
     names = [("id", "custom_id"), *names]  # beside it OpenAI's batches have an id of their own
-    names += [("id", "doc_id"), ("answer", "target"), ("audio", "audio_id"), ("audio", "audio_path")]
+    names += [("id", "doc_id"), ("id", "key"), ("id", "question_id"), ("choices", "options")]
+    names += [("answer", "ground_truth"), ("answer", "answer_gt"), ("answer", "correct_answer")]
+    names += [("answer", "target"), ("audio", "audio_id"), ("audio", "audio_path")]
     plain = _by_plain_name(row)
     return {field: plain[name] for field, name in reversed(names) if name in plain}
 
@@ -472,8 +485,8 @@ class Mapped:
 def _text(value: Any) -> tuple[str, int, bool]:
     """The response as text, how many more there were, and whether a server says that a limit cut it.
 
-    null, and NaN, which pandas writes for it, are a model that said nothing: "". Messages and chat completions, also as
-    OpenAI's batches wrap them, are what the model's last message says.
+    null, and NaN, which pandas writes for it, are a model that said nothing: "". Messages, chat completions, OpenAI's
+    Responses and Gemini's, also as batches wrap them, are what the model's last message says.
     """
     n_more = 0
     while isinstance(value, list) and not _is_said(value):
@@ -484,7 +497,9 @@ def _text(value: Any) -> tuple[str, int, bool]:
         value = replies[-1] if replies else {"content": value if "type" in value[0] else ""}
     if isinstance(value, dict):
         body = value["body"] if isinstance(value.get("body"), dict) else value
-        body = {"choices": [{"message": body}]} if "content" in body else body
+        body = {"choices": [{"message": body}]} if "content" in body else _as_chat(body)
+        if body.get("error"):
+            raise RecordError("response", f"the request failed: {body['error']!s:.200}")
         if "choices" not in body:
             problem = f"is an object with {', '.join(map(str, value))}"
             raise RecordError("response", f"{problem}: map one of its keys, response=COLUMN.KEY")
@@ -497,6 +512,37 @@ def _text(value: Any) -> tuple[str, int, bool]:
         return whole_text(said), len(body["choices"]) - 1, "truncated" in said
     is_none = value is None or (isinstance(value, float) and math.isnan(value))
     return ("" if is_none else str(value)), n_more, False
+
+
+def _as_chat(body: Row) -> Row:
+    """A reply of Gemini's or of OpenAI's Responses as a chat completion; any other body as it is."""
+    replies, output = body.get("candidates"), body.get("output")
+    if isinstance(replies, list) and all(isinstance(reply, dict) for reply in replies):
+        return {"choices": [_of_gemini(reply) for reply in replies]}
+    if isinstance(output, list) and all(isinstance(item, dict) for item in output):
+        parts = [
+            {"type": "reasoning" if item.get("type") == "reasoning" else "text", "text": part.get("text")}
+            for item in output
+            for part in [*(item.get("summary") or []), *(item.get("content") or [])]
+            if isinstance(part, dict)
+        ]
+        is_whole = body.get("status", "completed") == "completed"
+        reason = (body.get("incomplete_details") or {}).get("reason")
+        cut = "length" if reason == "max_output_tokens" else reason or body.get("status")
+        message = {"content": parts or None}
+        return {**body, "choices": [{"message": message, "finish_reason": "stop" if is_whole else cut}]}
+    return body
+
+
+def _of_gemini(reply: Row) -> Row:
+    content = reply.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    said = [
+        {"type": "thought" if part.get("thought") else "text", "text": part.get("text")}
+        for part in parts or []
+        if isinstance(part, dict)
+    ]
+    return {"message": {"content": said or None}, "finish_reason": reply.get("finishReason")}
 
 
 def _is_said(values: list[Any]) -> bool:
