@@ -69,7 +69,12 @@ def _probability(samples: np.ndarray) -> np.ndarray:
 
 
 def audible(samples: np.ndarray) -> np.ndarray:
-    """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence."""
+    """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence.
+
+    A constant offset that is larger than the sound is taken out first: nobody hears it, but silero then hears nothing.
+    """
+    if len(samples) and abs(offset := samples.mean(dtype=np.float64)) > samples.std(dtype=np.float64):
+        samples = (samples - offset).astype(np.float32)
     gain = _gain(samples)
     return samples if gain == 1 else np.clip(samples * gain, -1.0, 1.0).astype(np.float32)
 
