@@ -169,6 +169,21 @@ def test_a_word_ends_where_its_recording_does_and_one_after_it_is_none(
     assert "no length" in bad[0].error
 
 
+def test_a_word_without_length_reaches_to_its_neighbours(clips: list[Clip], folder: Path) -> None:
+    """The words of `sentence` last 0.3 s and have pauses of 0.3 s: the second one is said from 1.1 to 1.4 s."""
+    clip = clips[0]
+    first, second, third = clip.words
+    for start, expected in ((1.2, (1.15, 1.25)), (0.82, (0.8, 0.87)), (1.69, (1.64, 1.7))):
+        short = replace(second, start=start, end=start + 0.0005)
+        good, bad = chosen([replace(clip, words=(first, short, third))], folder, "train")
+        assert not bad
+        word = good[0].words[1]
+        assert (word.start, word.end) == pytest.approx(expected)
+    touching = (replace(first, end=1.2), replace(second, start=1.2, end=1.2005), replace(third, start=1.2))
+    _, bad = chosen([replace(clip, words=touching), clips[1]], folder, "train")
+    assert "its neighbours leave it none" in bad[0].error
+
+
 def test_a_file_that_is_given_twice_is_used_once(clips: list[Clip], folder: Path) -> None:
     good, bad = chosen([*clips, *clips], folder, "train")
     assert (len(good), len(bad)) == (len(clips), len(clips))

@@ -97,7 +97,27 @@ def test_questions_from_a_pipe_are_one_json_object_each(
     assert not list(folder.parent.glob("*.wav"))  # no sound but where it is asked for
 
 
-@pytest.mark.parametrize("lines", ["", "\n \n"])
+def test_commands_in_a_pipe_are_obeyed_and_not_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they say goes to standard error, so that standard output holds answers alone."""
+    lines = [":help", ":plya 2", ":phrase the budget was cut", ":save it.wav", ":save", ":quit", "who sang?"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert run("ask", folder / "budget.wav", "--json") == 0
+    out, err = capsys.readouterr()
+    (row,) = map(json.loads, out.splitlines())
+    assert (row["question"], row["evidence"]) == (
+        "the budget was cut",
+        [{"start": 4.0, "end": 5.9, "text": None}],
+    )
+    assert err.startswith("a question  ")
+    assert ":plya: no such command" in err
+    assert "it.wav: 2.90 s to listen to" in err
+    assert soundfile.info("it.wav").duration == pytest.approx(2.9, abs=0.01)
+    assert Path("evidence.wav").exists()
+
+
+@pytest.mark.parametrize("lines", ["", "\n \n", ":help"])
 def test_a_pipe_without_a_question_is_an_error(
     folder: Path, lines: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +247,7 @@ def prompt(folder: Path) -> tuple[Prompt, Callable[[str], str]]:
     """A prompt for phrases, and what it says after each line; its player keeps the file that it gets."""
     told: list[str] = []
     player = ("sh", "-c", f'cp "$0" {folder.parent}/played.wav')
-    one = Prompt(conversation(folder), (), True, lambda answer: answer.text, told.append, player)
+    one = Prompt(conversation(folder), (), True, lambda answer: answer.text, told.append, told.append, player)
 
     def type_(line: str) -> str:
         told.clear()
@@ -274,7 +294,9 @@ def test_times_of_a_stretch_are_the_recordings_when_played(folder: Path) -> None
     asked = Conversation(open_model("cascade", folder.parent), [folder / "cats.wav"], start=1.0)
     cited = CitedAnswer("", (Span(2.0, 3.0),), 0, samples[:16000])
     player = ("sh", "-c", f'cp "$0" {folder.parent}/played.wav')
-    one = Prompt(asked, (), False, str, print, player, Answer("?", folder / "cats.wav", 3.0, cited, False))
+    one = Prompt(
+        asked, (), False, str, print, print, player, Answer("?", folder / "cats.wav", 3.0, cited, False)
+    )
     one.play("1")
     played, _ = soundfile.read(folder.parent / "played.wav", dtype="float32")
     assert np.allclose(played, samples[32000:48000], atol=1e-4)

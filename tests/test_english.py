@@ -15,9 +15,8 @@ from tgsr.engine.features import FeatureCache
 from tgsr.evaluation.scoring.metrics import GroupScores
 from tgsr.evaluation.scoring.score import score_file
 from tgsr.miniature.demo import DemoSize, demo
-from tgsr.models.load import SHIPPED
 from tgsr.models.mini import assets
-from tgsr.models.packaged_weights import cache_folder
+from tgsr.models.packaged_weights import SHIPPED, cache_folder
 from tgsr.records import read_clips, read_responses
 from tgsr.statistics.intervals import Mean
 from tiny import logged, whisper_folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -191,6 +193,28 @@ def test_the_cascade_with_a_listener_by_its_name(
     (span,) = find_spans(str(text))
     assert span.iou(truth) > 0.5
     assert missing == "The segment is not in the transcript."
+
+
+def test_the_model_that_listens_is_loaded_where_a_phrase_was_found(tmp_path: Path) -> None:
+    """It needs torch and transformers: a phrase that nobody says was answered after they had been imported."""
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16000 * 2).astype(np.float32)
+    keep(tmp_path, samples, Transcript((Word("hello", 0.5, 0.9, None, SOURCE, 0.9),), 2.0, SOURCE))
+    np.save(tmp_path / "samples.npy", samples)
+    program = """
+import sys
+import numpy as np
+from pathlib import Path
+from tgsr.answering.open import open_model
+from tgsr.answering.responder import ClipQuestion
+from tgsr.llm.decoding import GREEDY
+folder = Path(sys.argv[1])
+model = open_model("cascade+mini-en:tokens", folder)
+asked = ClipQuestion(0, "", "", (), "words that nobody has said")
+print(model.respond([np.load(folder / "samples.npy")], [asked], GREEDY))
+print(sorted({"torch", "transformers"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["['The segment is not in the transcript.']", "[]"], done.stderr
 
 
 @pytest.mark.parametrize("name", ["cascade+cascade", "cascade+gemini:x", "cascade+http://127.0.0.1:1/v1#m"])

@@ -325,6 +325,7 @@ def test_two_channels_in_opposite_phase_are_refused_and_said(tmp_path: Path) -> 
         ("opposite.flac", np.hstack([tone, -tone])),
         ("opposite.mp3", np.hstack([tone, -tone])),
         ("opposite.ogg", np.hstack([tone, -tone])),
+        ("offset.wav", np.hstack([tone, -tone]) / 2 + 0.3),  # a constant is what is left of it, and no sound
     ]:
         sf.write(tmp_path / name, left_and_right, SAMPLE_RATE)
         with pytest.raises(AudioError, match=r"2 channels are in opposite phase.*keep one"):
@@ -336,6 +337,10 @@ def test_two_channels_in_opposite_phase_are_refused_and_said(tmp_path: Path) -> 
         ("silent.wav", np.zeros((16_000, 2))),
         ("nearly-silent.wav", np.hstack([np.ones((16_000, 1)), -np.ones((16_000, 1))]) / 32768),
         ("six.wav", np.hstack([tone, *[0 * tone] * 5])),
+        (
+            "offset-apart.wav",
+            np.hstack([tone / 2 + 0.3, 0 * tone - 0.3]),
+        ),  # the constants alone cancel each other
     ]:
         sf.write(tmp_path / name, left_and_right, SAMPLE_RATE)
         assert len(audio.load(tmp_path / name))

@@ -48,6 +48,15 @@ def test_quiet_speech_is_found_as_well_as_loud_speech(gain: float) -> None:
     assert abs(int(quiet.sum()) - int(loud.sum())) <= 3
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(0.1, 0.4), (0.01, 0.1), (0.01, -0.4), (1.0, 0.25)])
+def test_speech_on_a_constant_offset_is_found_as_well_as_without(gain: float, offset: float) -> None:
+    """A faulty sound card's: nobody hears it. All of these but the last were silence to silero."""
+    samples = load(SPOKEN / "1363-135842-0000.flac")
+    plain = is_speech(speech_probability(samples))
+    moved = np.clip(gain * samples + offset, -1.0, 1.0).astype(np.float32)
+    assert abs(int(is_speech(speech_probability(moved)).sum()) - int(plain.sum())) <= 3
+
+
 def test_somebody_far_off_after_somebody_near_is_found() -> None:
     samples = load(SPOKEN / "1363-135842-0000.flac")
     both = np.concatenate([samples, 0.003 * samples]).astype(np.float32)

@@ -16,6 +16,7 @@ from tgsr.audio import SAMPLE_RATE, Samples
 from tgsr.data.alignments.writing import written
 from tgsr.data.corpora.spoken_english import sentences as english
 from tgsr.data.questions.by_rule import by_speaker
+from tgsr.data.transcribe import speech
 from tgsr.data.transcribe.parts import Part
 from tgsr.data.transcribe.speakers import named_by_turns, turns_of
 from tgsr.data.transcribe.voices import clusters, likeliest, voice_turns, voices_of, window_starts
@@ -152,6 +153,23 @@ def _middles() -> np.ndarray:
     mels = np.linspace(0, top, N_MELS + 2)[1:-1]
     middles: np.ndarray = np.where(mels < 15, mels * 200 / 3, 1000 * 6.4 ** ((mels - 15) / 27))
     return middles
+
+
+def test_where_somebody_speaks_is_computed_once_for_hearing_and_for_voices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of quiet sound too, which is made louder first: here it is the samples themselves and what Whisper gets."""
+    computed: list[int] = []
+    monkeypatch.setattr(
+        speech, "_probability", lambda x: (computed.append(len(x)), np.ones(-(-len(x) // 512)))[1]
+    )
+    for level in (0.5, 0.01):
+        samples = np.random.default_rng(7).uniform(-level, level, 16000).astype(np.float32)
+        speech.speech_probability(speech.audible(samples))
+        voice_turns([Part(0.0, samples)], 1, lambda _, starts: np.ones((len(starts), 1)))
+    assert computed == [16000, 16000]
+    with pytest.raises(ValueError, match="read-only"):
+        speech.speech_probability(samples)[0] = 0.0
 
 
 def guessed() -> Clip:

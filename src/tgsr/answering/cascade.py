@@ -11,8 +11,8 @@ is after them. Times and quotations are then copied from the transcript, and so 
 other LLM gets the transcript and the paper's instruction (B.1.3) and writes the response itself. Either way each cited
 interval is held against the transcript, and marked where that does not support it.
 
-A quotation needs neither torch nor transformers, which take longer to be imported than it to be found: they are
-imported where a model of theirs answers.
+A quotation needs neither torch nor transformers, which take longer to be imported than it to be found, and neither does
+a phrase that is not said: they are imported where a model of theirs answers.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def is_cascade(name: str) -> bool:
 
 
 def load_cascade(
-    name: str, *, cache: Path, limits: Limits | None = None, listener: Lalm | None = None
+    name: str, *, cache: Path, limits: Limits | None = None, listener: Callable[[], Lalm] | None = None
 ) -> Cascade:
-    """The cascade called `name`; `cache` keeps transcripts and a server's responses; `listener` is the MODEL of
-    `cascade+MODEL`.
+    """The cascade called `name`; `cache` keeps transcripts and a server's responses; `listener` gives the MODEL of
+    `cascade+MODEL`, where it is needed.
 
     Raises ModelError for an LLM that cannot be loaded, FetchError where the packaged models cannot be had.
     """
@@ -165,7 +165,7 @@ class Cascade(Responder):
     max_seconds: Seconds = MAX_SECONDS
     at_once: int = 1
     system: str | None = None  # of the LLM's prompts
-    listener: Lalm | None = None  # hears again where a phrase was found, and says its seconds
+    listener: Callable[[], Lalm] | None = None  # hears again where a phrase was found, and says its seconds
     finder: Callable[[], AnswerFinder] = packaged_finder
     hearing: Hearing = Hearing()
     kept: dict[str, Passages] = field(default_factory=dict)
@@ -199,7 +199,7 @@ class Cascade(Responder):
             if span is not None and self.listener is not None:
                 from tgsr.answering.in_windows import refined
 
-                span = refined(self.listener, samples, question.phrase, span)
+                span = refined(self.listener(), samples, question.phrase, span)
             return NOT_THERE if span is None else phrase_answer_af3(span)
         if not transcript.words:
             why = "Somebody speaks, but no word" if transcript.holes else "No word"

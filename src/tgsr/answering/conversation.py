@@ -208,38 +208,51 @@ def free_name(path: Path) -> Path:
 
 @dataclass
 class Prompt:
-    """What a prompt does with each line that is typed. `say` writes to the user, `shown` turns an answer into text."""
+    """What a prompt does with each line that is typed, and a pipe with each that comes.
+
+    `say` writes answers, `tell` all else to the user; `shown` turns an answer into text.
+    """
 
     conversation: Conversation
     choices: tuple[str, ...]
     phrase: bool
     shown: Callable[[Answer], str]
     say: Callable[[str], None]
+    tell: Callable[[str], None]
     player: tuple[str, ...] | None
     last: Answer | None = None
     log: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> bool:
         """Answers or obeys one line; False where it ends the conversation. What is wrong is said, and it goes on."""
+        question, phrase = self.asked(line)
+        try:
+            if question is None:
+                return self.obey(line)
+            self.answer(question, phrase)
+        except (TgsrError, OSError) as error:
+            self.tell(f"tgsr: {error}")
+        return True
+
+    def asked(self, line: str) -> tuple[str | None, bool]:
+        """The question that a line asks, and whether it is a phrase; None for a blank line and for all else to obey."""
         line = line.strip()
         command, _, rest = line.partition(" ")
-        if not line:
-            return True
-        try:
-            if not line.startswith(":"):
-                self.answer(line, self.phrase)
-            elif command in (":quit", ":q", ":exit"):
-                return False
-            elif command == ":phrase":
-                self.answer(rest.strip(), True)
-            elif command == ":play":
-                self.play(rest.strip())
-            elif command == ":save":
-                self.save(rest.strip())
-            else:
-                self.say(HELP if command in (":help", ":h", ":?") else f"{command}: no such command\n{HELP}")
-        except (TgsrError, OSError) as error:
-            self.say(f"tgsr: {error}")
+        if command == ":phrase":
+            return rest.strip(), True
+        return None if not line or line.startswith(":") else line, self.phrase
+
+    def obey(self, line: str) -> bool:
+        """Does what a line says that asks nothing; False where it ends the conversation. Errors as what it does."""
+        command, _, rest = line.strip().partition(" ")
+        if command in (":quit", ":q", ":exit"):
+            return False
+        if command == ":play":
+            self.play(rest.strip())
+        elif command == ":save":
+            self.save(rest.strip())
+        elif command:
+            self.tell(HELP if command in (":help", ":h", ":?") else f"{command}: no such command\n{HELP}")
         return True
 
     def answer(self, question: str, phrase: bool) -> None:
@@ -279,11 +292,11 @@ class Prompt:
             if not self.log:
                 raise OptionError(":save: nothing was asked yet")
             write_whole(path, "\n".join(self.log))
-            self.say(f"{path}: {len(self.log)} answers")
+            self.tell(f"{path}: {len(self.log)} answers")
         elif path.suffix in ("", ".wav"):
             samples = self.evidence()
             path = path.with_suffix(".wav")
             audio.save_wav(path, samples)
-            self.say(f"{path}: {len(samples) / audio.SAMPLE_RATE:.2f} s to listen to")
+            self.tell(f"{path}: {len(samples) / audio.SAMPLE_RATE:.2f} s to listen to")
         else:
             raise OptionError(f":save {name}: write to FILE.wav (the evidence) or FILE.txt (the answers)")

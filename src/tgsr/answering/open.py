@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from tgsr.answering.cascade import LISTENING, is_cascade, load_cascade
@@ -9,6 +10,7 @@ from tgsr.answering.responder import Responder
 from tgsr.errors import ModelError
 from tgsr.llm.endpoint import Limits
 from tgsr.models.lalm import Lalm
+from tgsr.models.packaged_weights import SHIPPED
 from tgsr.models.placement import AS_SAVED, Placement
 
 
@@ -36,19 +38,19 @@ def open_model(
 def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -> Lalm | Responder:
     if is_cascade(name) and not name.startswith(LISTENING):
         return load_cascade(name, cache=cache, limits=limits)
+    called = name.removeprefix(LISTENING)
+    if name.startswith(LISTENING) and called in SHIPPED:
+        listener = functools.cache(lambda: _listener(name, cache, placement, limits))
+        return load_cascade(name, cache=cache, limits=limits, listener=listener)
+    if name.startswith(LISTENING):  # which may not be there: that is said before anyone listens
+        opened = _listener(name, cache, placement, limits)
+        return load_cascade(name, cache=cache, limits=limits, listener=lambda: opened)
     # They need torch, which a cascade may do without.
     from tgsr.answering.any_transformers import load_generic
     from tgsr.answering.frames import is_frame_head, load_frames
     from tgsr.answering.remote import is_remote, load_remote
     from tgsr.models import load as loading
 
-    if name.startswith(LISTENING):
-        called = name.removeprefix(LISTENING)
-        listener = None if loading.only_answers(called) else _open(called, cache, placement, limits)
-        if not isinstance(listener, Lalm):
-            problem = "what listens must be a model on this machine, as in cascade+mini-en:tokens"
-            raise ModelError(f"{name}: {problem}")
-        return load_cascade(name, cache=cache, limits=limits, listener=listener)
     if is_remote(name):
         return load_remote(name, cache=cache, limits=limits)
     folder = Path(name)
@@ -58,3 +60,15 @@ def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -
     if is_ours or loading.model_type_of(name) in loading.FAMILIES:
         return loading.load(name, placement)
     return load_generic(name, placement)
+
+
+def _listener(name: str, cache: Path, placement: Placement, limits: Limits | None) -> Lalm:
+    """The MODEL of `cascade+MODEL`. ModelError where it is none that hears on this machine."""
+    from tgsr.models.load import only_answers
+
+    called = name.removeprefix(LISTENING)
+    listener = None if only_answers(called) else _open(called, cache, placement, limits)
+    if not isinstance(listener, Lalm):
+        problem = "what listens must be a model on this machine, as in cascade+mini-en:tokens"
+        raise ModelError(f"{name}: {problem}")
+    return listener

@@ -101,7 +101,6 @@ def ask(args: argparse.Namespace) -> None:
         raise OptionError(f"--evidence {args.evidence}: exists; choose another")
     shared.require_writable("--evidence", args.evidence)
     from tgsr import audio
-    from tgsr.errors import AudioError, ModelError
 
     if question is None and sys.stdin.isatty() and args.json:
         raise OptionError("--json: give a question, or pipe questions in, one a line")
@@ -110,7 +109,7 @@ def ask(args: argparse.Namespace) -> None:
     if len(recordings) == 1:
         audio.duration(recordings[0])  # one that cannot be read is said before a model is loaded
     from tgsr.answering.cascade import Cascade, Hearing
-    from tgsr.answering.conversation import Conversation, questions_in, require_question
+    from tgsr.answering.conversation import Conversation, require_question
 
     choices = tuple(args.choice)
     if question is not None:
@@ -131,25 +130,41 @@ def ask(args: argparse.Namespace) -> None:
     if question is not None:
         for answer in conversation.ask(question, choices, phrase=args.phrase):
             wav = _save_evidence(answer, args.evidence)
-            _show(args, conversation, answer, wav)
+            print(*_lines(args, conversation, answer, wav), sep="\n", flush=True)
         return
     if sys.stdin.isatty():
         _prompt(args, conversation, choices)
         return
+    _pipe(args, conversation, choices)
+
+
+def _pipe(args: argparse.Namespace, conversation: Conversation, choices: tuple[str, ...]) -> None:
+    """Answers each line of standard input, and obeys the prompt's commands; what these say goes to standard error."""
+    from tgsr.answering.conversation import Prompt, player_here, questions_in
+    from tgsr.errors import AudioError, ModelError
+
     n_asked = n_failed = 0
-    for question in _utf8(questions_in(sys.stdin)):
+
+    def shown(answer: Answer) -> str:
+        wav = _save_evidence(answer, args.evidence) if args.evidence else None
+        lines = [] if args.json else [f"> {answer.question}"]
+        return "\n".join((*lines, *_lines(args, conversation, answer, wav, limits=n_asked == 1)))
+
+    say, tell = partial(print, flush=True), partial(print, file=sys.stderr, flush=True)
+    prompt = Prompt(conversation, choices, args.phrase, shown, say, tell, player_here())
+    for line in _utf8(questions_in(sys.stdin)):
+        question, phrase = prompt.asked(line)
+        if question is None:
+            if not prompt.take(line):
+                break
+            continue
         n_asked += 1
         try:
-            for answer in conversation.ask(question, choices, phrase=args.phrase):
-                wav = _save_evidence(answer, args.evidence) if args.evidence else None
-                if not args.json:
-                    print(f"> {question}")
-                _show(args, conversation, answer, wav, limits=n_asked == 1)
+            prompt.answer(question, phrase)
         except (AudioError, ModelError) as error:
             n_failed += 1
-            row = {"question": question, "error": str(error), "model": model.name}
-            said = json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}"
-            print(said, flush=True)
+            row = {"question": question, "error": str(error), "model": conversation.model.name}
+            say(json.dumps(row, ensure_ascii=False) if args.json else f"> {question}\ntgsr: {error}")
     if n_asked == n_failed:
         what = "none was answered" if n_asked else "no question came: give one, or pipe them in, one a line"
         raise NothingDone(f"{n_asked} questions from the pipe: {what}")
@@ -214,21 +229,22 @@ def _save_evidence(answer: Answer, given: Path | None) -> Path | None:
     return path
 
 
-def _show(
+def _lines(
     args: argparse.Namespace,
     conversation: Conversation,
     answer: Answer,
     wav: Path | None,
     limits: bool = True,
-) -> None:
+) -> list[str]:
+    """What is printed of an answer."""
     if args.json:
-        print(json.dumps(answer.as_row(conversation.model.name, wav), ensure_ascii=False), flush=True)
-        return
-    print(_told(conversation, answer, limits=limits), flush=True)
+        return [json.dumps(answer.as_row(conversation.model.name, wav), ensure_ascii=False)]
+    lines = [_told(conversation, answer, limits=limits)]
     if wav is not None:
         from tgsr import audio
 
-        print(f"{wav}: {len(answer.cited.evidence) / audio.SAMPLE_RATE:.2f} s to listen to", flush=True)
+        lines.append(f"{wav}: {len(answer.cited.evidence) / audio.SAMPLE_RATE:.2f} s to listen to")
+    return lines
 
 
 def _told(conversation: Conversation, answer: Answer, *, limits: bool) -> str:
@@ -283,7 +299,7 @@ def _prompt(args: argparse.Namespace, conversation: Conversation, choices: tuple
     if limits := getattr(conversation.model, "limits", ""):
         print(f"limits: {limits}")
     told = partial(_told, conversation, limits=False)
-    prompt = Prompt(conversation, choices, args.phrase, told, print, player_here())
+    prompt = Prompt(conversation, choices, args.phrase, told, print, print, player_here())
     with _history(cache_folder() / "ask_history"):
         while True:
             try:

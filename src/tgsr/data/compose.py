@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from operator import eq
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,12 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
     timed = [(plain, word) for word in spoken if (plain := plain_words([word.text]))]
     if not timed:
         return bad("has no words", "words")
-    ends = [min(word.end, clip.duration) for _, word in timed]
-    if any(end - word.start < SHORTEST_WORD for (_, word), end in zip(timed, ends, strict=True)):
-        return bad("a word has no length", "words")
+    bounds = _with_length([word for _, word in timed], clip.duration)
+    if bounds is None:
+        return bad("a word has no length, and its neighbours leave it none", "words")
     words = tuple(
-        replace(word, text=" ".join(plain), end=end, speaker=voices[0])
-        for (plain, word), end in zip(timed, ends, strict=True)
+        replace(word, text=" ".join(plain), start=start, end=end, speaker=voices[0])
+        for (plain, word), (start, end) in zip(timed, bounds, strict=True)
     )
     split = clip.split if held_out is None else held_out.split_of(clip.source, voices[0], clip.split)
     try:
@@ -127,6 +127,26 @@ def sentence_of(clip: Clip, root: Path, held_out: HeldOut | None = None) -> Sent
     stamp = f"{stat.st_size} {stat.st_mtime_ns}"
     known = (clip.id, clip.audio, stamp, clip.duration, words)
     return Sentence(*known, voices[0], split, clip.source, clip.licence)
+
+
+def _with_length(words: Sequence[Word], duration: Seconds) -> list[tuple[Seconds, Seconds]] | None:
+    """When each word starts and ends, inside the recording; None where one has no length.
+
+    A word of no length (less than SHORTEST_WORD), as aligners leave what was said too fast for their step, reaches to
+    its neighbours, EDGE at most on either side.
+    """
+    bounds: list[tuple[Seconds, Seconds]] = []
+    reached = 0.0
+    for word, following in zip_longest(words, words[1:]):
+        start, end = word.start, min(word.end, duration)
+        if end - start < SHORTEST_WORD and start < duration:
+            start = max(reached, word.start - EDGE)
+            end = min(duration if following is None else following.start, word.start + EDGE, duration)
+        if end - start < SHORTEST_WORD:
+            return None
+        reached = max(reached, end)
+        bounds.append((start, end))
+    return bounds
 
 
 # --- which voices are for testing --------------------------------------------------------------------------------

@@ -59,11 +59,15 @@ FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "flt": 1.0, "dbl": 1
 
 
 class Mono:
-    """One channel of a file, or the mean of all, block by block, and what averaging has left of their power."""
+    """One channel of a file, or the mean of all, block by block, and what averaging has left of their power.
+
+    Power is that of what is heard: a constant offset, which averaging leaves, is none.
+    """
 
     def __init__(self, name: str, channel: int | None = None) -> None:
         self.name, self.channel = name, channel
-        self.n_channels, self.n_samples, self.before, self.after = 1, 0, 0.0, 0.0
+        self.n_channels, self.n_samples = 1, 0
+        self.sums, self.squares = np.zeros(1), np.zeros(1)  # of each channel, and of their mean
         self.format = "ogg"  # of a file that is read as its links
 
     def of(self, block: Samples) -> Samples:
@@ -79,15 +83,17 @@ class Mono:
         mono = block.mean(axis=1)
         self.n_channels = n_channels
         self.n_samples += len(block)
-        self.before += float(np.square(block, dtype=np.float64).sum()) / n_channels
-        self.after += float(np.square(mono, dtype=np.float64).sum())
+        every = np.column_stack((block, mono)).astype(np.float64)
+        self.sums, self.squares = self.sums + every.sum(0), self.squares + np.square(every).sum(0)
         return mono
 
     def require_sound(self) -> None:
         """AudioError where next to nothing is left: channels in opposite phase cancel each other."""
-        is_heard = self.before > INAUDIBLE * self.n_samples
-        if is_heard and self.after * self.n_channels < CANCELLED * self.before:
-            lost = f"{1 - self.after / self.before:.0%} of the sound is lost when they are averaged"
+        *channels, after = (self.squares - self.sums**2 / max(1, self.n_samples)).tolist()
+        before = sum(channels) / self.n_channels
+        is_heard = before > INAUDIBLE * self.n_samples
+        if is_heard and after * self.n_channels < CANCELLED * before:
+            lost = f"{1 - after / before:.0%} of the sound is lost when they are averaged"
             problem = f"its {self.n_channels} channels are in opposite phase: {lost}"
             raise AudioError(self.name, problem, "keep one: ffmpeg -i IN -af 'pan=mono|c0=c0' OUT.wav")
 

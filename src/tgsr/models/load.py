@@ -46,20 +46,11 @@ from tgsr.models.checkpoint import MERGED_FILE, name_unknown_fields
 from tgsr.models.clock import WEIGHTS, add_clock
 from tgsr.models.foreign_adapter import AdapterRead, base_of, is_foreign, put_on
 from tgsr.models.lalm import Lalm
+from tgsr.models.packaged_weights import SHIPPED
 from tgsr.models.placement import AS_SAVED, Placement
 from tgsr.models.whisper import Whisper
 from tgsr.prompts import Times
 
-SHIPPED = {
-    "mini:sta": "mini-sta",
-    "mini:paper": "mini-paper",
-    "mini:tgsr": "mini-tgsr",
-    "mini-en": "mini-en",
-    "mini-en:tokens": "mini-en-tokens",
-    "mini-en:sta": "mini-en-sta",
-    "mini-en:paper": "mini-en-paper",
-    "mini-en:tgsr": "mini-en-tgsr",
-}
 OURS = ("mini", "mini-lm", "whisper-base", *SHIPPED)
 ALIGNER_FILE = "aligner.safetensors"
 ADAPTER_FILE = "adapter.json"

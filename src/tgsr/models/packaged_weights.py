@@ -29,6 +29,18 @@ import safetensors.numpy
 from tgsr.disk.whole import HALF, half_name, is_left_behind, sha256_of, whole_folder, write_whole
 from tgsr.errors import FetchError
 
+# The adapters that ship: the folder of each in assets/.
+SHIPPED = {
+    "mini:sta": "mini-sta",
+    "mini:paper": "mini-paper",
+    "mini:tgsr": "mini-tgsr",
+    "mini-en": "mini-en",
+    "mini-en:tokens": "mini-en-tokens",
+    "mini-en:sta": "mini-en-sta",
+    "mini-en:paper": "mini-en-paper",
+    "mini-en:tgsr": "mini-en-tgsr",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:

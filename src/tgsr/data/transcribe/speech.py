@@ -9,7 +9,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from tgsr.audio import SAMPLE_RATE
+from tgsr.audio import SAMPLE_RATE, content_hash
 from tgsr.data.transcribe.forced_alignment import LEAST_UNHEARD
 from tgsr.data.transcribe.spelling import spell
 from tgsr.timeline import Seconds, Span, Word
@@ -28,20 +28,32 @@ SYLLABLE = 3  # letters
 FEWEST_LETTERS = 4.0  # a second of speech; slow dictation has eight
 LEAST_FOR_RATE: Seconds = 3.0  # of speech, before its rate is looked at
 
+MOST_KNOWN = 64  # sounds, which are parts of 900 s at most: 7 MB in all
+_known: dict[str, np.ndarray] = {}  # by content
+
 
 def speech_probability(samples: np.ndarray) -> np.ndarray:
     """16 kHz mono -> the probability of speech in each frame of 0.032 s; the last may be cut short.
 
     By silero, which comes with faster-whisper, of the sound made `audible`; where nothing is found for LONG_SILENCE or
     longer, of that stretch made audible by itself: somebody may speak far off after somebody who is near.
+
+    The last MOST_KNOWN are known again, since hearing, aligning and telling voices apart all ask; they are read-only.
     """
     samples = audible(samples)
+    key = content_hash(samples)
+    if key in _known:
+        return _known[key]
     probability = _probability(samples)
     for first, stop in runs(probability < STILL_SPEECH):
         stretch = samples[first * 512 : stop * 512]
         edge = round(EDGE * SAMPLE_RATE)  # what is loud may end in it
         if (stop - first) * FRAME >= LONG_SILENCE and (gain := _gain(stretch[edge:-edge])) > 1:
             probability[first:stop] = _probability(np.clip(stretch * gain, -1.0, 1.0).astype(np.float32))
+    probability.flags.writeable = False
+    while len(_known) >= MOST_KNOWN:
+        _known.pop(next(iter(_known)))
+    _known[key] = probability
     return probability
 
 
@@ -57,7 +69,12 @@ def _probability(samples: np.ndarray) -> np.ndarray:
 
 
 def audible(samples: np.ndarray) -> np.ndarray:
-    """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence."""
+    """Quiet sound made louder: silero hears no speech below -60 dB, and Whisper less of it. Silence stays silence.
+
+    A constant offset that is larger than the sound is taken out first: nobody hears it, but silero then hears nothing.
+    """
+    if len(samples) and abs(offset := samples.mean(dtype=np.float64)) > samples.std(dtype=np.float64):
+        samples = (samples - offset).astype(np.float32)
     gain = _gain(samples)
     return samples if gain == 1 else np.clip(samples * gain, -1.0, 1.0).astype(np.float32)
 
