@@ -514,7 +514,7 @@ def _text(value: Any) -> tuple[str, int, bool]:
     return ("" if is_none else str(value)), n_more, False
 
 
-def _as_chat(body: Row) -> Row:
+def _as_chat(body: dict[str, Any]) -> dict[str, Any]:
     """A reply of Gemini's or of OpenAI's Responses as a chat completion; any other body as it is."""
     replies, output = body.get("candidates"), body.get("output")
     if isinstance(replies, list) and all(isinstance(reply, dict) for reply in replies):
@@ -534,7 +534,7 @@ def _as_chat(body: Row) -> Row:
     return body
 
 
-def _of_gemini(reply: Row) -> Row:
+def _of_gemini(reply: dict[str, Any]) -> dict[str, Any]:
     content = reply.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     said = [
