@@ -237,6 +237,7 @@ def over_seeds() -> list[list[float]]:
             "without-grounding",
             "without-compaction",
             "paper",
+            "strict",
             "relisten",
             "grounded",
             "clock-grounded",
