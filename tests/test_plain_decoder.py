@@ -162,15 +162,25 @@ def test_a_product_is_peft_s_own_and_leaves_the_model_as_it_is(dtype: torch.dtyp
     assert all(torch.equal(before[name], weight) for name, weight in lalm.model.named_parameters())
 
 
-def test_within_autocast_the_log_probs_are_those_of_the_modules() -> None:
+def test_within_autocast_it_is_as_near_to_float32_as_the_modules_are() -> None:
+    """How far bfloat16 is from it depends on the processor: products are rounded otherwise where it multiplies them."""
     lalm = trainable(tiny_lalm())
+    exact = drawn(lalm, PlainDecoder.read(lalm), 0.0)
     with torch.autocast("cpu", torch.bfloat16):
         ours = drawn(lalm, PlainDecoder.read(lalm), 0.0)
         theirs = drawn(lalm, ByModules(lalm), 0.0)
-    for one, other in zip(ours, theirs, strict=True):  # rounding may part two texts
-        assert one.ids[0] == other.ids[0]
-        n = next((i for i, (a, b) in enumerate(zip(one.ids, other.ids, strict=False)) if a != b), N_NEW)
-        assert torch.allclose(torch.tensor(one.logps[:n]), torch.tensor(other.logps[:n]), atol=0.1)
+
+    def apart(rounded: list[Sampled]) -> float:
+        """The mean over the tokens before the two texts part."""
+        found: list[float] = []
+        for one, other in zip(rounded, exact, strict=True):
+            assert one.ids[0] == other.ids[0]
+            same = [i == j for i, j in zip(one.ids, other.ids, strict=False)]
+            n = same.index(False) if False in same else len(same)
+            found += [abs(a - b) for a, b in zip(one.logps[:n], other.logps[:n], strict=True)]
+        return sum(found) / len(found)
+
+    assert 0 < apart(ours) < 1.5 * apart(theirs) < 0.1
 
 
 def test_a_layer_that_is_not_known_samples_by_its_own_modules_and_that_is_said(
