@@ -114,6 +114,7 @@ ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split; AGAI
     done
 }
 ask_again() { AGAIN=--relisten ask "$@"; }
+ask_some() { AGAIN="--limit $(((CLIPS + 2) / 3))" ask "$@"; } # the same for every model
 digits() { # NAME MODEL
     step "ask-$1" 2 ask digits "$1" "$2" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
     asked+=("$2")
@@ -173,17 +174,17 @@ if [ -n "${ENGLISH:-}" ]; then
     for test in "${tests[@]}"; do
         step "data-$(basename "$test")" 1 build qa --clips "${test%-qa}/clips.jsonl" --without "speaker count" --out "$test"
     done
-    step ask-english-base 10 ask english base mini-en "${tests[@]}"
+    step ask-english-base 4 ask_some english base mini-en "${tests[@]}"
     for seed in $SEEDS; do
         sta=$OUT/english-sta-$seed/adapter
         step "english-sta-$seed" 8 tgsr train sta --questions "$ENGLISH/data-sta/questions.jsonl" --model mini-en --soft-times 3 \
             --clips-per-step 8 --learning-rate 1e-3 --bfloat16 --max-steps $(((STEPS * 5 + 5) / 6)) --seed "$seed" --out "$OUT/english-sta-$seed"
-        step "ask-english-sta-$seed" 10 ask english "sta-$seed" "$sta" "${tests[@]}"
+        step "ask-english-sta-$seed" 4 ask_some english "sta-$seed" "$sta" "${tests[@]}"
         for reward in paper grounded; do
             step "english-$reward-$seed" 15 tgsr train grpo --questions "$ENGLISH/data-qa/questions.jsonl" --model "$sta" \
                 --reward $reward --prompts-per-step 4 --learning-rate 3e-4 --max-steps $(((STEPS + 2) / 3)) --bfloat16 \
                 --seed "$seed" --out "$OUT/english-$reward-$seed"
-            step "ask-english-$reward-$seed" 10 ask english "$reward-$seed" "$OUT/english-$reward-$seed/adapter" "${tests[@]}"
+            step "ask-english-$reward-$seed" 4 ask_some english "$reward-$seed" "$OUT/english-$reward-$seed/adapter" "${tests[@]}"
         done
     done
 fi

@@ -12,8 +12,8 @@ from tgsr.audio import SAMPLE_RATE, load
 from tgsr.data.corpora.spoken_digits import DIGITS, recordings
 from tgsr.data.questions.build import compose_clips
 from tgsr.data.transcribe.spelling import spell
-from tgsr.data.transcribe.transcript import without_false_stops
-from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, transcribe, words_of
+from tgsr.data.transcribe.transcript import ENGLISH, without_false_stops
+from tgsr.data.transcribe.whisper import SHORTEST, FasterWhisper, words_of
 from tgsr.errors import FetchError
 from tgsr.models.packaged_weights import KEPT, cache_folder, whisper
 from tgsr.timeline import Span, Word
@@ -29,8 +29,8 @@ def folder() -> Path:
 def test_digits_are_written_down_about_when_they_are_said(folder: Path, tmp_path: Path) -> None:
     (clip,) = compose_clips(1, "heldout-recordings", 70004, tmp_path)
     samples = load(tmp_path / clip.audio)
-    found = transcribe(samples, folder)
-    assert found == transcribe(samples, folder)
+    found = FasterWhisper(folder, ENGLISH)(samples)
+    assert found == FasterWhisper(folder, ENGLISH)(samples)
     assert len(found.words) >= 2
     assert all(0 <= w.start < w.end <= found.duration for w in found.words)
     assert [w.start for w in found.words] == sorted(w.start for w in found.words)
@@ -87,7 +87,7 @@ def test_what_is_said_five_times_in_a_row_is_written_five_times_and_where_it_is_
         pieces.append(np.zeros(SAMPLE_RATE))
     sound = np.concatenate(pieces)
     sound += 0.001 * np.random.default_rng(0).standard_normal(len(sound))
-    heard = transcribe(sound.astype(np.float32), folder)
+    heard = FasterWhisper(folder, ENGLISH)(sound.astype(np.float32))
     texts = [spell(word.text) for word in heard.words]
     wanted = [text for text, _ in said]
     # By some processors' rounding two takes are one word.
@@ -106,7 +106,7 @@ def test_no_words_are_invented(folder: Path, sound: str) -> None:
         "tone": 0.3 * np.sin(2 * np.pi * 440 * t),
         "nothing": np.zeros(int(SHORTEST * SAMPLE_RATE)),
     }[sound]
-    assert transcribe(samples.astype(np.float32), folder).words == ()
+    assert FasterWhisper(folder, ENGLISH)(samples.astype(np.float32)).words == ()
 
 
 @pytest.mark.parametrize(

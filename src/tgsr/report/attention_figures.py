@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from tgsr.audio import SAMPLE_RATE, Samples, load
+from tgsr.audio import SAMPLE_RATE, Samples, load, peaks
 from tgsr.disk.whole import whole
 from tgsr.engine.block_attention import AUDIO, BLOCKS
 from tgsr.evaluation.attention.kept import read_tokens, tokens_file
@@ -26,7 +26,6 @@ from tgsr.evaluation.attention.metrics import Attention
 from tgsr.evaluation.attention.scores import summarise
 from tgsr.evaluation.attention.table import ROWS
 from tgsr.records import Question, resolve_audio
-from tgsr.report.figures import plot_wave
 from tgsr.statistics.pictures import MODEL_COLOURS, literal, one_line, told_apart
 from tgsr.timeline import Seconds
 
@@ -196,6 +195,14 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
 # --- single responses --------------------------------------------------------------------------------------
 
 
+def _plot_wave(axes: Any, samples: Samples, n_points: int = 1200) -> None:
+    """The waveform's outline in grey, over the seconds of the clip."""
+    times = (np.arange(n_points) + 0.5) * len(samples) / SAMPLE_RATE / n_points
+    lowest, highest = np.array(peaks(samples, n_points)).T
+    axes.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
+    axes.set_yticks([])
+
+
 def draw_heat(
     path: Path, samples: Samples, items: Sequence[tuple[Looked, Tokens]], layers: Mapping[str, int]
 ) -> None:
@@ -215,7 +222,7 @@ def draw_heat(
     norm = PowerNorm(0.5, 0, max(brightest, 1e-9))
     for column, ((item, tokens, rows), heat) in enumerate(zip(shown, heats, strict=True)):
         wave, map_of = panels[:, column]
-        plot_wave(wave, samples, 1200)
+        _plot_wave(wave, samples)
         wave.spines[:].set_visible(False)
         where = "; cross-attention" if np.isnan(tokens.share_LTK[..., AUDIO]).any() else ""
         wave.set_title(f"{item.model}, layer {layers[item.model]}{where}", fontsize=10, fontweight="bold")

@@ -1,4 +1,4 @@
-"""Pictures of a run: SVG for the page, PNG for a README.
+"""Pictures of a run: SVG for the page.
 
 In the page, places along a clip are percentages of a picture's width and everything else is in pixels:
 a narrow screen squeezes time and leaves text and bars as they are. Colours are classes (m0, m1, ...) that
@@ -7,16 +7,11 @@ page.css defines for light and for dark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from itertools import cycle
-from typing import Any
-
-import numpy as np
 
 from tgsr import audio
-from tgsr.disk.whole import whole
-from tgsr.statistics.pictures import MODEL_COLOURS, Dot, Dots, Lines, Scatter, Stated, smoothed
+from tgsr.statistics.pictures import Dot, Dots, Lines, Scatter, Stated, smoothed
 from tgsr.timeline import Seconds, Span
 
 WAVE_PX, LANE_PX, AXIS_PX = 84, 22, 20
@@ -258,53 +253,3 @@ def _line_svg(panel: Lines) -> str:
     )
     label = escape(f"{panel.title} against {panel.x_label}")
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{grid}{foot}{"".join(paths)}</svg>'
-
-
-# --- with matplotlib -------------------------------------------------------------------------------------
-
-
-def plot_wave(axes: Any, samples: audio.Samples, n_points: int) -> None:
-    """The waveform's outline in grey, over the seconds of the clip."""
-    duration = len(samples) / audio.SAMPLE_RATE
-    times = (np.arange(n_points) + 0.5) * duration / n_points
-    lowest, highest = np.array(audio.peaks(samples, n_points)).T
-    axes.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
-    axes.set_yticks([])
-
-
-def waveform_figure(
-    samples: audio.Samples,
-    evidence: Sequence[Span],
-    predicted: Mapping[str, Sequence[Span]],
-    path: audio.StrPath,
-) -> None:
-    """A PNG: the waveform, the true spans below it, and a lane for each model's, on one axis of seconds.
-
-    `samples` are 16 kHz mono. Spans past the samples' end are cut off by the picture's edge. ValueError
-    where there are no samples.
-    """
-    if len(samples) == 0:
-        raise ValueError("waveform_figure needs at least one sample, got none")
-    from matplotlib.figure import Figure  # slow to import, and the page does without it
-
-    duration = len(samples) / audio.SAMPLE_RATE
-    lanes = {"evidence": (evidence, "#24292f")}
-    for (name, spans), colour in zip(predicted.items(), cycle(MODEL_COLOURS), strict=False):
-        lanes[name if name != "evidence" else "evidence (model)"] = (spans, colour)
-    height = 1.25 + 0.3 * len(lanes)
-    figure = Figure(figsize=(9, height), layout="constrained")
-    wave, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 0.3 * len(lanes)))
-    plot_wave(wave, samples, 1500)
-    for row, (spans, colour) in enumerate(lanes.values()):
-        below.broken_barh([(s.start, s.duration) for s in spans], (row - 0.3, 0.6), color=colour)
-    below.set_yticks(range(len(lanes)), list(lanes))
-    below.set_ylim(len(lanes) - 0.45, -0.55)
-    below.set_xlim(0, duration)
-    below.set_xlabel("seconds")
-    for axes in (wave, below):
-        for span in evidence:
-            axes.axvspan(span.start, span.end, color="#24292f", alpha=0.08, linewidth=0, zorder=0)
-        axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelsize=9, colors="#24292f")
-    with whole(path) as half:
-        figure.savefig(half, dpi=180, format="png", facecolor="white")

@@ -298,11 +298,6 @@ def _as_heard(window: _Window, timed: Sequence[tuple[_Segment, Word]]) -> Heard:
     return Heard(words, float(np.mean(logps)), float(np.mean(silences)))
 
 
-def transcribe(samples: np.ndarray, folder: Path | None = None, told: Progress | None = None) -> Transcript:
-    """One English recording by the packaged Whisper base, or the faster-whisper model in `folder`."""
-    return FasterWhisper(folder, ENGLISH, told=told)(samples)
-
-
 MARKS = ",;!?"  # that end a word, with or without a blank after them
 
 
