@@ -13,7 +13,7 @@ set -euo pipefail
 runs=${RUNS:-runs/en}
 HELD_OUT=${HELD_OUT:-$(dirname "$0")/mini_en_held_out.txt}
 mkdir -p "$runs"
-clips_of() { [ -e "$runs/$1/clips.jsonl" ] || tgsr transcribe "$2" --corpus "$3" --out "$runs/$1/clips.jsonl"; }
+clips_of() { [ -e "$runs/$1/clips.jsonl" ] || tgsr transcribe "$2" --corpus "$3" --language en --out "$runs/$1/clips.jsonl"; }
 clips_of librispeech "$LIBRISPEECH" librispeech
 clips_of speechocean "$SPEECHOCEAN" kaldi
 clips_of queen "$QUEEN" amazon-queen
