@@ -244,15 +244,9 @@ class Stage:
     tales: float
     crowd: float
     squad: float
-    swapped: float = 0.0  # of the questions that are answered, also asked about something else
 
 
-STAGES = (
-    Stage(900, 1, 0.2, 0),
-    Stage(1000, 0.3, 0.1, 1),
-    Stage(2000, 0.5, 0.1, 1),
-    Stage(2400, 0.7, 0.1, 1, 0.4),
-)
+STAGES = (Stage(900, 1, 0.2, 0), Stage(1000, 0.3, 0.1, 1), Stage(2000, 0.5, 0.1, 1))
 HELD_OUT = 20  # every so many tales one is only measured on
 FROZEN = 3  # layers that stay the sentence model's
 BATCH, WARM_UP, RATE, POOL = 16, 60, 1.5e-4, 40
@@ -291,31 +285,6 @@ def example(
     return question["question"], " ".join(texts[i] for i in its), place
 
 
-NAMED = re.compile(
-    r"(?<=[a-z,;] )[A-Z][a-z]{2,}"  # a name, for it does not begin the sentence
-    r"|(?<=\b[Tt]he )[a-z]{3,}|(?<=\ban )[a-z]{3,}|(?<=\b(?:his|her|its|one|two) )[a-z]{3,}|(?<=\b(?:a|A) )[a-z]{3,}"
-)
-
-
-def swapped(question: Example, told: Sequence[str], draw: random.Random) -> Example | None:
-    """The question about somebody or something else of the same tale, which the lines do not answer.
-
-    What is swapped is named by the lines too: else nothing there could tell that they speak of another. `told` are the
-    names and things of the tale. None where nothing can be swapped.
-    """
-    asked, lines, _ = question
-    said, in_question = {stem(word) for word in words(lines)}, {stem(word) for word in words(asked)}
-    named = [one for one in NAMED.finditer(asked) if stem(one[0].lower()) in said - STOP]
-    if not named:
-        return None
-    one = draw.choice(named)
-    others = [
-        other for other in told
-        if other[0].isupper() == one[0][0].isupper() and not {stem(other.lower())} & (said | in_question)
-    ]  # fmt: skip
-    return (asked[: one.start()] + draw.choice(others) + asked[one.end() :], lines, None) if others else None
-
-
 def examples(folder: Path, held_out: bool, draw: random.Random, stage: Stage) -> list[Example]:
     """One round: each question with what answers it, or seems to, one near and, about tales, one or none far.
 
@@ -323,9 +292,6 @@ def examples(folder: Path, held_out: bool, draw: random.Random, stage: Stage) ->
     """
     rows = [json.loads(line) for line in (folder / "sentences.jsonl").read_text().splitlines()]
     texts, tale_of = [row["text"] for row in rows], [row["tale"] for row in rows]
-    told: dict[int, list[str]] = {}
-    for text, tale in zip(texts, tale_of, strict=True):
-        told.setdefault(tale, []).extend(one[0] for one in NAMED.finditer(text))
     made = []
     for line in (folder / "questions.jsonl").read_text().splitlines():
         question = json.loads(line)
@@ -341,9 +307,6 @@ def examples(folder: Path, held_out: bool, draw: random.Random, stage: Stage) ->
             others.append(draw.choice(question["far"]))
         for sentence in (question["sentence"], *others):
             made.append(example(question, sentence, texts, tale_of, draw))
-            if made[-1][2] is not None and stage.swapped and draw.random() < stage.swapped:
-                other = swapped(made[-1], told[question["tale"]], draw)
-                made += [other] if other is not None else []
     draw.shuffle(made)
     return made
 
@@ -406,13 +369,7 @@ def train(folder: Path) -> None:
         model.load_state_dict(state["model"])
         torch.set_rng_state(state["random"])  # which dropout draws from
     for n in range(state["stage"], len(STAGES)):
-        if n > state["stage"]:
-            model.load_state_dict(mean_of(torch.load(kept)["last"]), strict=False)
         teach(model, folder, n, state if n == state["stage"] else {"step": 0})
-
-
-def mean_of(last: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([weights[name] for weights in last]).mean(0) for name in last[0]}
 
 
 def teach(model: AnswerFinder, folder: Path, n: int, state: dict[str, Any]) -> None:
@@ -484,8 +441,10 @@ def export(folder: Path) -> None:
         raise SystemExit(
             f"{kept}: {state['step']} steps of stage {state['stage'] + 1} are done; `train {folder}` goes on"
         )
+    last = state["last"]
     tensors = {
-        name.removeprefix("encoder."): mean.half().numpy() for name, mean in mean_of(state["last"]).items()
+        name.removeprefix("encoder."): torch.stack([weights[name] for weights in last]).mean(0).half().numpy()
+        for name in last[0]
     }
     ASSET.parent.mkdir(exist_ok=True)
     safetensors.numpy.save_file(tensors, ASSET)
