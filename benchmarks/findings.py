@@ -229,7 +229,7 @@ def row_and_seed(model: str) -> tuple[str, str]:
 def by_row(models: Mapping[str, Any], rows: Iterable[str] = ROWS) -> dict[str, dict[str, Any]]:
     """By row and seed ("" of a row that has none), in the order of `rows`. SystemExit for a row that is not in them."""
     found: dict[str, dict[str, Any]] = {row: {} for row in rows}
-    for model in sorted(models):
+    for model in sorted(models, key=lambda model: (len(model), model)):  # seed 10 after seed 2
         row, seed = row_and_seed(model)
         if row not in found:
             raise SystemExit(
@@ -401,13 +401,10 @@ def mean_over(runs: Mapping[str, Run], measure: str, bootstrap: Bootstrap) -> tu
 def difference(
     first: Mapping[str, Run], second: Mapping[str, Run], measure: str, bootstrap: Bootstrap
 ) -> tuple[float, float, float]:
-    """How much more the first row has, and the ends of its interval, paired by clip and by seed.
+    """How much more the first row has, and the ends of its interval, paired by clip and, of as many runs, by seed.
 
-    Of the seeds that both have; of all, where they have none in common, as a base of no seed. NaN where a row has no
-    such measure, the ends also where there is no interval.
+    Of all runs of both. NaN where a row has no such measure, the ends also where there is no interval.
     """
-    if both := [seed for seed in first if seed in second]:
-        first, second = ({seed: runs[seed] for seed in both} for runs in (first, second))
     (more, more_draws), (less, less_draws) = (mean_over(runs, measure, bootstrap) for runs in (first, second))
     value = np.nan if more.value is None or less.value is None else more.value - less.value
     return value, *interval_of(more_draws - less_draws)
