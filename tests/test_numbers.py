@@ -211,9 +211,16 @@ def gates() -> list[list[float]]:
     ]
 
 
-def over_seeds() -> list[list[float]]:
+DIGITS = (
+    "base", "sta", "without-sta", "without-grounding", "without-compaction", "paper", "strict", "relisten", "grounded",
+    "clock-grounded",
+)  # fmt: skip
+ENGLISH = ("base", "sta", "paper", "grounded")
+
+
+def over_seeds(world: str, names: Sequence[str]) -> list[list[float]]:
     measured = json.loads(gzip.decompress((ROOT / "docs/findings/seeds.json.gz").read_bytes()))
-    rows, bootstrap = findings.runs_of(measured["worlds"]["digits"]), Bootstrap()
+    rows, bootstrap = findings.runs_of(measured["worlds"][world]), Bootstrap()
 
     def told(row: str, measure: str) -> list[float]:
         mean, draws = findings.mean_over(rows[row], measure, bootstrap)
@@ -230,18 +237,7 @@ def over_seeds() -> list[list[float]]:
             *told(row, "k1"),
             *told(row, "accuracy"),
         ]
-        for row in (
-            "base",
-            "sta",
-            "without-sta",
-            "without-grounding",
-            "without-compaction",
-            "paper",
-            "strict",
-            "relisten",
-            "grounded",
-            "clock-grounded",
-        )
+        for row in names
     ]
 
 
@@ -388,7 +384,8 @@ def on_an_unheard_speaker() -> list[list[float]]:
         ("docs/findings/rewards.md", "| | policy | R_tg", ["policy"], policies_earn),
         ("docs/findings/rewards.md", "| model | R_answer", [], models_earn),
         ("README.md", "| measure |", ["what it says of a model"], both_rewards),
-        ("README.md", "| mean over seeds |", [], over_seeds),
+        ("README.md", "| mean over seeds |", [], partial(over_seeds, "digits", DIGITS)),
+        ("README.md", "| in English, mean over seeds |", [], partial(over_seeds, "english", ENGLISH)),
         ("docs/findings/miniature.md", "| held-out recordings", [], on_recordings),
         ("docs/findings/miniature.md", "| held-out speaker", [], on_an_unheard_speaker),
         *(
