@@ -43,6 +43,7 @@ if [ ! -e "$OUT/settings" ]; then
 fi
 [ "$(< "$OUT/settings")" = "$settings" ] || stop "$OUT was begun with $(< "$OUT/settings"), this is $settings: give those, or" \
     "another OUT"
+SOME=$(((CLIPS + 2) / 3)) # clips or questions, where all take too long
 started=$SECONDS
 
 names=() guesses=() commands=()
@@ -106,15 +107,15 @@ done
 
 # --- who is asked, and how -------------------------------------------------------------------------------
 asked=()
-ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split; AGAIN: flags of predict
+ask() { # WORLD NAME MODEL SPLIT...: under its name, a file for each split; ASK_FLAGS: of predict
     local world=$1 name=$2 model=$3 split
     for split in "${@:4}"; do
-        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" ${AGAIN:-} \
+        tgsr predict --questions "$split/questions.jsonl" --model "$model" --name "$name" ${ASK_FLAGS:-} \
             --out "$OUT/answers/$world/$name-$(basename "$split").jsonl"
     done
 }
-ask_again() { AGAIN=--relisten ask "$@"; }
-ask_some() { AGAIN="--limit $(((CLIPS + 2) / 3))" ask "$@"; } # the same for every model
+ask_again() { ASK_FLAGS=--relisten ask "$@"; }
+ask_some() { ASK_FLAGS="--limit $SOME" ask "$@"; } # the same for every model
 digits() { # NAME MODEL
     step "ask-$1" 2 ask digits "$1" "$2" "$OUT/heldout-recordings" "$OUT/heldout-speaker"
     asked+=("$2")
@@ -219,8 +220,8 @@ done
 
 # --- altered sound, and clips longer than those that stage 1 has heard --------------------------------------
 alter() {
-    build sta --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/altered-phrases"
-    build qa --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-speaker --without who count --out "$OUT/altered-choices"
+    build sta --digits "$SOME" --first 90000 --split heldout-speaker --phrases 2 --out "$OUT/altered-phrases"
+    build qa --digits "$SOME" --first 90000 --split heldout-speaker --without who count --out "$OUT/altered-choices"
     python "$(dirname "$0")/../benchmarks/robustness.py" "$OUT/altered-phrases/questions.jsonl" "$OUT/altered-choices/questions.jsonl" \
         --out "$OUT/altered-sound"
 }
@@ -247,7 +248,7 @@ way() { # WAY SEED: stage 1 otherwise, asked for phrases
     python "$(dirname "$0")/../benchmarks/stage1_options.py" "$1" --questions "$OUT/data-sta/questions.jsonl" \
         --test "$OUT/phrases/questions.jsonl" --steps $((2 * STEPS)) --seed "$2" --out "$OUT/options"
 }
-step data-phrases 1 build sta --digits $(((CLIPS + 2) / 3)) --first 90000 --split heldout-recordings --phrases 4 --out "$OUT/phrases"
+step data-phrases 1 build sta --digits "$SOME" --first 90000 --split heldout-recordings --phrases 4 --out "$OUT/phrases"
 for seed in $SEEDS; do
     step "relisten-$seed" 13 grpo "relisten-$seed" "$OUT/sta-$seed/adapter" "$seed" --reward paper --relisten
     step "ask-relisten-$seed" 3 ask_again digits "relisten-$seed" "$OUT/relisten-$seed/adapter" \
@@ -275,7 +276,7 @@ behave() { # the first questions of each split: Whisper hears each cited span
     local file
     mkdir -p "$OUT/heard/digits" && rm -f "$OUT"/heard/digits/*
     for file in "$OUT"/answers/digits/*.jsonl; do
-        head -n $(((CLIPS + 2) / 3)) "$file" > "$OUT/heard/digits/$(basename "$file")"
+        head -n "$SOME" "$file" > "$OUT/heard/digits/$(basename "$file")"
     done
     tgsr behaviour "$OUT"/heard/digits/*.jsonl --out "$OUT/behaviour"
 }

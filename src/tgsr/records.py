@@ -311,9 +311,10 @@ def parted_by_sound(
     if folder is None or not given:
         return given, {}
     sounds = SoundFolder.of(Path(folder))
+    names = sorted({_audio(record) for record in given})
     found: dict[str, str] = {}
     unclear: dict[str, RecordError] = {}
-    for name in sorted({_audio(record) for record in given}):
+    for name in names:
         try:
             path = sounds.find(name)
         except RecordError as error:
@@ -323,8 +324,7 @@ def parted_by_sound(
     if unclear and not found:
         raise next(iter(unclear.values()))
     if not found:
-        names = {_audio(record) for record in given}
-        problem = f"holds none of the {len(names)} sound files, such as {parts_of(min(names))[-1]}"
+        problem = f"holds none of the {len(names)} sound files, such as {parts_of(names[0])[-1]}"
         remedy = "give --audio the folder that they have moved to"
         raise RecordError(None, problem, str(folder), remedy=remedy)
     there = [_at(record, found.get(_audio(record))) for record in given]

@@ -36,15 +36,13 @@ def open_model(
 
 
 def _open(name: str, cache: Path, placement: Placement, limits: Limits | None) -> Lalm | Responder:
-    if is_cascade(name) and not name.startswith(LISTENING):
-        return load_cascade(name, cache=cache, limits=limits)
-    called = name.removeprefix(LISTENING)
-    if name.startswith(LISTENING) and called in SHIPPED:
+    if name.startswith(LISTENING):
         listener = functools.cache(lambda: _listener(name, cache, placement, limits))
+        if name.removeprefix(LISTENING) not in SHIPPED:
+            listener()  # it may not be there: that is said before anyone listens
         return load_cascade(name, cache=cache, limits=limits, listener=listener)
-    if name.startswith(LISTENING):  # which may not be there: that is said before anyone listens
-        opened = _listener(name, cache, placement, limits)
-        return load_cascade(name, cache=cache, limits=limits, listener=lambda: opened)
+    if is_cascade(name):
+        return load_cascade(name, cache=cache, limits=limits)
     # They need torch, which a cascade may do without.
     from tgsr.answering.any_transformers import load_generic
     from tgsr.answering.frames import is_frame_head, load_frames

@@ -231,9 +231,8 @@ def _end_when_asked() -> None:
             time.sleep(PATIENCE)
 
     threading.Thread(target=end_with, args=(parent_process(),), daemon=True).start()
-    signal.signal(
-        signal.SIGTERM, end
-    )  # last: until here a signal ends the worker at once, and nothing is half-written
+    # Last: until here a signal ends the worker at once, and nothing is half-written.
+    signal.signal(signal.SIGTERM, end)
 
 
 def _by_ray(jobs: Iterator[ShardJob], workers: int) -> Iterator[int]:

@@ -165,9 +165,9 @@ def questions_of(
         questions = read_questions(path, on_error=errors if skip_bad else None)
         asked = limited(selected(questions, only, str(path)), limit, seed)
         there, unclear = parted_by_sound(asked, audio_folder)
-        if unclear and errors is None:
-            raise next(iter(unclear.values()))
-        if unclear and errors is not None:
+        if unclear:
+            if errors is None:
+                raise next(iter(unclear.values()))
             listed = [
                 Bad(str(path), str(why), None, "audio", json.dumps(as_row(there[at]), ensure_ascii=False))
                 for at, why in unclear.items()

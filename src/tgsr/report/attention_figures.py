@@ -43,6 +43,7 @@ POINTED = {
 CROSS = "the audio is heard by cross-attention"
 MOST_TOKENS = 80  # rows of a heat map that can be read
 DPI = 110
+WAVE_POINTS = 1200
 
 
 # --- curves by layer ---------------------------------------------------------------------------------------
@@ -195,10 +196,10 @@ def draw_queries(path: Path, models: Mapping[str, Mapping[str, Attention]]) -> N
 # --- single responses --------------------------------------------------------------------------------------
 
 
-def _plot_wave(axes: Any, samples: Samples, n_points: int = 1200) -> None:
+def _plot_wave(axes: Any, samples: Samples) -> None:
     """The waveform's outline in grey, over the seconds of the clip."""
-    times = (np.arange(n_points) + 0.5) * len(samples) / SAMPLE_RATE / n_points
-    lowest, highest = np.array(peaks(samples, n_points)).T
+    times = (np.arange(WAVE_POINTS) + 0.5) * len(samples) / SAMPLE_RATE / WAVE_POINTS
+    lowest, highest = np.array(peaks(samples, WAVE_POINTS)).T
     axes.fill_between(times, lowest, highest, color="#8b949e", linewidth=0.4)
     axes.set_yticks([])
 
